@@ -1,0 +1,84 @@
+"""Everything mmsearch raises on purpose, as one tree. The library raises, the CLI exits.
+
+    MmsearchError
+    ├── UsageError            the call itself is wrong (exit 2)
+    ├── MissingExtra          an optional package is needed; the message has the pip line
+    ├── ModelError            a model's files are absent or altered
+    ├── LoadError             one file cannot be read; carries a Reason
+    └── LibraryError
+        ├── LibraryMissing    nothing is indexed there yet
+        ├── LibraryLocked     another process is writing
+        ├── LibraryDamaged    what is on disk is not what was written
+        ├── LibraryReadOnly   writing was asked of a place that cannot be written
+        ├── EncoderMismatch   built with another encoder
+        ├── SchemaMismatch    written by a newer mmsearch
+        ├── DiskFull          no space left; what was reported stays indexed
+        └── StorageFailed     the disk reported an error
+"""
+
+from __future__ import annotations
+
+from mmsearch.records import Reason
+
+
+class MmsearchError(Exception):
+    """The root: catch this to catch everything mmsearch raises on purpose."""
+
+
+class UsageError(MmsearchError, ValueError):
+    """The call itself is wrong; the message says what to write instead."""
+
+
+class MissingExtra(MmsearchError, ImportError):
+    """An optional package is needed; the message has the exact pip line."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f'{what} needs an extra: pip install "mmsearch[{extra}]"')
+
+
+class ModelError(MmsearchError):
+    """A model's files are absent, altered or not a model."""
+
+
+class LoadError(MmsearchError):
+    """One file cannot be read; `reason` is its stable code."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class LibraryError(MmsearchError):
+    """Something about a library as a whole."""
+
+
+class LibraryMissing(LibraryError):
+    """Nothing is indexed there yet."""
+
+
+class LibraryLocked(LibraryError):
+    """Another process is writing; the message names its pid and since when."""
+
+
+class LibraryDamaged(LibraryError):
+    """What is on disk is not what was written."""
+
+
+class LibraryReadOnly(LibraryError):
+    """Writing was asked of a place that cannot be written."""
+
+
+class EncoderMismatch(LibraryError):
+    """The library was built with another encoder than the one at hand."""
+
+
+class SchemaMismatch(LibraryError):
+    """The library was written by a newer mmsearch."""
+
+
+class DiskFull(LibraryError):
+    """No space left. What was reported as indexed stays indexed."""
+
+
+class StorageFailed(LibraryError):
+    """The disk reported an error; the connection was closed, nothing was retried."""

@@ -1,0 +1,150 @@
+"""The nouns: what flows from files to answers. Imports nothing else of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # numpy costs a tenth of a second, and --help has no need of it
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]  # (n, dim) unit rows
+    Ids = NDArray[np.int64]  # (n,) ids of the catalog
+    Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
+
+
+class Modality(StrEnum):
+    """What an item is."""
+
+    IMAGE = "image"
+    AUDIO = "audio"
+    TEXT = "text"
+
+
+class Reason(StrEnum):
+    """Why a file is not in the index. The codes are stable: scripts may match them."""
+
+    # Skipped: not a supported type. Counted, no fault of anyone.
+    UNSUPPORTED = "unsupported"
+    NOT_REGULAR = "not-regular"
+    SYMLINK = "symlink"
+    NEEDS_EXTRA = "needs-extra"
+    # Failed: supported, but unreadable. Named, and the run exits 3.
+    EMPTY = "empty"
+    TYPE_MISMATCH = "type-mismatch"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    OVER_BUDGET = "over-budget"
+    TOO_LARGE = "too-large"
+    UNREADABLE = "unreadable"
+    CHANGED = "changed"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed-out"
+    OUT_OF_MEMORY = "out-of-memory"
+    NONFINITE = "nonfinite"
+
+    @property
+    def skipped(self) -> bool:
+        """True for a file of a type that is not supported, False for one that failed."""
+        return self in _SKIPPED
+
+
+_SKIPPED = frozenset(
+    {Reason.UNSUPPORTED, Reason.NOT_REGULAR, Reason.SYMLINK, Reason.NEEDS_EXTRA}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """How an encoder wants its pictures: uint8 RGB, `size` x `size` pixels.
+
+    `fit` is "squash" (the whole picture, aspect ratio given up) or "crop" (the
+    shorter side to `size`, then the centre). `resample` names a Pillow filter.
+    """
+
+    size: int
+    fit: str = "squash"
+    resample: str = "bicubic"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One searchable thing: a picture, a passage of text, a window of sound.
+
+    `start` and `end` are seconds into a sound, None for anything else.
+    """
+
+    id: int
+    path: Path
+    modality: Modality
+    part: int = 0
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer, in rank order from 1.
+
+    `score` is the raw inner product of unit rows, higher is nearer (None for a hit
+    that keywords alone found). `relevance` is a calibrated 0-1, None where no
+    calibration exists. `id` is the item's id in the catalog.
+    """
+
+    rank: int
+    score: float | None
+    relevance: float | None
+    path: Path
+    modality: Modality
+    id: int
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file that is not in the index, with the reason code and one line for a person."""
+
+    path: Path
+    reason: Reason
+    message: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What one indexing run did. Every file seen counts once.
+
+    added: newly findable; changed: new content under a known path; moved and copied:
+    known content under a new path, not encoded again; gone: no longer below the paths
+    given; offline: files of roots that are not there now; skipped: not a supported
+    type; unchanged: as before. `failed` lists (path, reason) of this run's failures.
+    """
+
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    copied: int = 0
+    gone: int = 0
+    offline: int = 0
+    skipped: int = 0
+    unchanged: int = 0
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    encoded: int = 0
+    interrupted: bool = False
+    dry_run: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; paths are strings (undecodable bytes as surrogates)."""
+        counts = {
+            name: getattr(self, name)
+            for name in (
+                "added", "changed", "moved", "copied", "gone", "offline",
+                "skipped", "unchanged", "encoded", "interrupted", "dry_run",
+            )
+        }  # fmt: skip
+        failed = [{"path": str(path), "reason": str(reason)} for path, reason in self.failed]
+        return counts | {"failed": failed, "notes": list(self.notes)}
