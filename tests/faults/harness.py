@@ -1,0 +1,132 @@
+"""Running a program on a disk that fails on demand, and reading what it left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+WRITES = frozenset({"write", "pwrite", "writev", "pwritev", "sendfile", "copy_file_range"})
+SYNCS = frozenset({"fsync", "fdatasync"})
+NEED_ROOM = WRITES | {"mkdir", "link", "symlink", "open-creat", "fallocate"}
+ALL = os.environ.get("MMSEARCH_FAULTS") == "all"
+SEED = 20240229
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of the preloaded library's log: the n-th change, and the fault it met."""
+
+    n: int
+    pid: int
+    call: str
+    fault: str  # "-" for none
+    path: str  # below the folder, "/library.db"; "" for the folder itself
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a program ended, and what it had tried to change."""
+
+    code: int
+    out: str
+    err: str
+    changes: list[Change]
+
+    @property
+    def struck(self) -> list[Change]:
+        """The changes that went wrong."""
+        return [change for change in self.changes if change.fault != "-"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preload:
+    """The compiled library; see preload.c for the variables."""
+
+    library: Path
+    own: dict[str, str] = field(default_factory=dict)
+
+    def environment(
+        self,
+        folder: Path | None = None,
+        mode: str = "count",
+        at: int = 0,
+        log: Path | None = None,
+        deny: Iterable[tuple[str, Path]] = (),
+    ) -> dict[str, str]:
+        """What to add to a program's environment; `at` counts from 1, 0 is never."""
+        own = {"LD_PRELOAD": str(self.library), "FAULT_MODE": mode}
+        if folder is not None:
+            own["FAULT_DIR"] = os.path.realpath(folder)
+        if at:
+            own["FAULT_AT"] = str(at)
+        if log is not None:
+            own["FAULT_LOG"] = str(log)
+        if deny:
+            own["FAULT_DENY"] = "\n".join(f"{error}:{path}" for error, path in deny)
+        return own
+
+    def run(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        mode: str = "count",
+        at: int = 0,
+        **environment: str,
+    ) -> Outcome:
+        """Runs the command with the changes below `folder` counted and `mode` at the n-th."""
+        log = folder.with_name(f"{folder.name}.{mode}-{at}.log")
+        log.unlink(missing_ok=True)
+        faults = self.environment(folder, mode, at, log)
+        ended = subprocess.run(
+            command,
+            env=os.environ | environment | faults,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return Outcome(ended.returncode, ended.stdout, ended.stderr, read_log(log))
+
+
+def read_log(log: Path) -> list[Change]:
+    """The changes a run made or tried, in order."""
+    if not log.exists():
+        return []
+    changes = []
+    for line in log.read_text(errors="surrogateescape").splitlines():
+        n, pid, call, fault, path = line.split(" ", 4)
+        changes.append(Change(int(n), int(pid), call, fault, path))
+    return changes
+
+
+def sample(numbers: Sequence[int], stride: int, salt: int) -> list[int]:
+    """Every `stride`-th of the numbers from a seeded offset; all with MMSEARCH_FAULTS=all."""
+    if ALL or stride <= 1:
+        return list(numbers)
+    return list(numbers[random.Random(SEED + salt).randrange(stride) :: stride])
+
+
+Case = TypeVar("Case")
+
+
+def for_each(cases: Iterable[Case], trial: Callable[[Case], None]) -> None:
+    """Runs the trials two at a time; fails with every case that failed, not the first."""
+
+    def attempt(case: Case) -> str | None:
+        try:
+            trial(case)
+        except Exception as error:  # an assertion, or the trial's own breaking
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            return f"{case}: {type(error).__name__} (line {where.lineno}): {error}"
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        failed = [said for said in pool.map(attempt, cases) if said is not None]
+    assert not failed, f"{len(failed)} cases failed\n" + "\n".join(failed)

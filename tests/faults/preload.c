@@ -1,0 +1,506 @@
+/* A disk that fails on demand: preload this into a program and its n-th change to the
+ * files below one folder goes wrong.
+ *
+ *     cc -shared -fPIC -O1 -o preload.so preload.c
+ *     FAULT_DIR=/tmp/lib FAULT_MODE=torn FAULT_AT=17 LD_PRELOAD=./preload.so program ...
+ *
+ * Counted, each as one change: write pwrite writev pwritev sendfile copy_file_range
+ * fallocate ftruncate truncate fsync fdatasync rename unlink rmdir link symlink mkdir
+ * chmod, and an open that creates or truncates a file; each with its 64, -at and
+ * fortified variants. Not seen: stores through a mapping (SQLite's -shm), and what the
+ * C library writes on its own behalf (fwrite). Calls whose file lies elsewhere are
+ * passed on uncounted: standard error, pipes, the log. The count is one process's own:
+ * a child starts again at zero.
+ *
+ * FAULT_DIR   the folder, an absolute path without symbolic links; unset: count nothing
+ * FAULT_AT    n, from 1: the change that goes wrong
+ * FAULT_MODE  count           nothing goes wrong (the default)
+ *             kill            SIGKILL before the change
+ *             torn            half the bytes of a write, then SIGKILL
+ *             eio-once        the change fails with EIO
+ *             eio-forever     so do all later ones
+ *             enospc-forever  it and all later ones that need room fail with ENOSPC
+ *             fsync-once      one fsync or fdatasync fails with EIO
+ *             A mode that does not fit the n-th change (torn: not a write, fsync-once:
+ *             not a sync, enospc: needs no room) waits for the next it fits.
+ * FAULT_LOG   a file outside FAULT_DIR to which each change is appended before it is
+ *             made: "n pid call fault path", fault being "-" or the mode; so what was
+ *             tried is known even after a SIGKILL, and its last line gives the count
+ * FAULT_DENY  lines "EACCES:/path" or "EIO:/path" (other errors: a number): opening
+ *             exactly that file, or listing that folder, fails so. It works without
+ *             FAULT_DIR, and is how a test run as root meets an unreadable file.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* glibc may define these as macros onto the 64-bit names; here both are defined. */
+#undef open
+#undef open64
+#undef openat
+#undef openat64
+#undef creat
+#undef creat64
+
+enum mode { COUNT, KILL, TORN, EIO_ONCE, EIO_FOREVER, ENOSPC_FOREVER, FSYNC_ONCE };
+enum kind { WRITE, SYNC, MAKE, OTHER }; /* what decides which modes fit a call */
+
+static const char *mode_names[] = {"count",       "kill",           "torn",      "eio-once",
+                                   "eio-forever", "enospc-forever", "fsync-once"};
+
+static const char *fault_dir, *fault_log, *fault_deny;
+static size_t fault_dir_length;
+static enum mode fault_mode;
+static long fault_at;
+static atomic_long counted;
+static atomic_int spent; /* a mode that strikes once has struck */
+
+__attribute__((constructor)) static void configure(void)
+{
+    const char *mode = getenv("FAULT_MODE"), *at = getenv("FAULT_AT");
+    fault_dir = getenv("FAULT_DIR");
+    fault_log = getenv("FAULT_LOG");
+    fault_deny = getenv("FAULT_DENY");
+    fault_dir_length = fault_dir ? strlen(fault_dir) : 0;
+    fault_at = at ? atol(at) : LONG_MAX;
+    for (size_t i = 0; mode && i < sizeof mode_names / sizeof *mode_names; i++)
+        if (strcmp(mode, mode_names[i]) == 0)
+            fault_mode = (enum mode)i;
+}
+
+/* ---- which file ---- */
+
+static int path_of_fd(int fd, char *out)
+{
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    long length = syscall(SYS_readlinkat, AT_FDCWD, link, out, PATH_MAX - 1);
+    if (length < 0)
+        return 0;
+    out[length] = 0;
+    return 1;
+}
+
+static int path_of_name(int dirfd, const char *name, char *out)
+{
+    if (!name)
+        return 0;
+    if (name[0] == '/') {
+        snprintf(out, PATH_MAX, "%s", name);
+        return 1;
+    }
+    if (dirfd == AT_FDCWD) {
+        if (syscall(SYS_getcwd, out, PATH_MAX) < 0)
+            return 0;
+    } else if (!path_of_fd(dirfd, out)) {
+        return 0;
+    }
+    size_t length = strlen(out);
+    snprintf(out + length, PATH_MAX - length, "/%s", name);
+    return 1;
+}
+
+static int below(const char *path)
+{
+    return fault_dir_length && strncmp(path, fault_dir, fault_dir_length) == 0 &&
+           (path[fault_dir_length] == '/' || path[fault_dir_length] == 0);
+}
+
+/* ---- what happens to it ---- */
+
+static void die(void)
+{
+    for (;;)
+        syscall(SYS_kill, (long)getpid(), SIGKILL);
+}
+
+static void record(long n, const char *call, int struck, const char *path)
+{
+    char line[PATH_MAX + 128];
+    if (!fault_log)
+        return;
+    int length = snprintf(line, sizeof line, "%ld %d %s %s %s\n", n, (int)getpid(), call,
+                          struck ? mode_names[fault_mode] : "-", path + fault_dir_length);
+    long log = syscall(SYS_openat, AT_FDCWD, fault_log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    if (log < 0)
+        return;
+    syscall(SYS_write, log, line, (long)length);
+    syscall(SYS_close, log);
+}
+
+static int fits(enum kind kind)
+{
+    switch (fault_mode) {
+    case TORN:
+        return kind == WRITE;
+    case FSYNC_ONCE:
+        return kind == SYNC;
+    case ENOSPC_FOREVER:
+        return kind == WRITE || kind == MAKE;
+    default:
+        return fault_mode != COUNT;
+    }
+}
+
+enum verdict { PASS, FAIL, TEAR };
+
+/* Counts the change and says what becomes of it; on FAIL errno is set. */
+static enum verdict judge(enum kind kind, const char *call, const char *path)
+{
+    int saved = errno;
+    long n = atomic_fetch_add(&counted, 1) + 1;
+    int struck = n >= fault_at && fits(kind);
+    if (struck && fault_mode != EIO_FOREVER && fault_mode != ENOSPC_FOREVER)
+        struck = !atomic_exchange(&spent, 1);
+    record(n, call, struck, path);
+    errno = saved;
+    if (!struck)
+        return PASS;
+    if (fault_mode == KILL)
+        die();
+    if (fault_mode == TORN)
+        return TEAR;
+    errno = fault_mode == ENOSPC_FOREVER ? ENOSPC : EIO;
+    return FAIL;
+}
+
+static enum verdict judge_fd(enum kind kind, const char *call, int fd)
+{
+    char path[PATH_MAX];
+    int saved = errno;
+    int ours = fault_dir_length && path_of_fd(fd, path) && below(path);
+    errno = saved;
+    return ours ? judge(kind, call, path) : PASS;
+}
+
+static enum verdict judge_name(enum kind kind, const char *call, int dirfd, const char *name)
+{
+    char path[PATH_MAX];
+    int saved = errno;
+    int ours = fault_dir_length && path_of_name(dirfd, name, path) && below(path);
+    errno = saved;
+    return ours ? judge(kind, call, path) : PASS;
+}
+
+/* Below: `dirfd, name` belongs to the folder if either of two names does. */
+static enum verdict judge_names(const char *call, int from, const char *name, int to,
+                                const char *other, enum kind kind)
+{
+    char path[PATH_MAX];
+    int saved = errno;
+    int ours = fault_dir_length && ((path_of_name(to, other, path) && below(path)) ||
+                                    (path_of_name(from, name, path) && below(path)));
+    errno = saved;
+    return ours ? judge(kind, call, path) : PASS;
+}
+
+/* ---- writes ---- */
+
+static size_t total(const struct iovec *parts, int count)
+{
+    size_t sum = 0;
+    for (int i = 0; i < count; i++)
+        sum += parts[i].iov_len;
+    return sum;
+}
+
+/* Half the bytes reach the file, then the process is gone. offset < 0: at its position. */
+static void tear(int fd, const struct iovec *parts, int count, off_t offset)
+{
+    size_t half = total(parts, count) / 2;
+    for (int i = 0; i < count && half > 0; i++) {
+        size_t size = parts[i].iov_len < half ? parts[i].iov_len : half;
+        if (offset < 0) {
+            syscall(SYS_write, fd, parts[i].iov_base, size);
+        } else {
+            syscall(SYS_pwrite64, fd, parts[i].iov_base, size, offset);
+            offset += (off_t)size;
+        }
+        half -= size;
+    }
+    die();
+}
+
+static ssize_t do_write(int fd, const void *data, size_t size)
+{
+    struct iovec part = {(void *)data, size};
+    enum verdict verdict = judge_fd(WRITE, "write", fd);
+    if (verdict == TEAR)
+        tear(fd, &part, 1, -1);
+    return verdict == FAIL ? -1 : syscall(SYS_write, fd, data, size);
+}
+
+static ssize_t do_pwrite(int fd, const void *data, size_t size, off_t offset)
+{
+    struct iovec part = {(void *)data, size};
+    enum verdict verdict = judge_fd(WRITE, "pwrite", fd);
+    if (verdict == TEAR)
+        tear(fd, &part, 1, offset);
+    return verdict == FAIL ? -1 : syscall(SYS_pwrite64, fd, data, size, offset);
+}
+
+static ssize_t do_pwritev(int fd, const struct iovec *parts, int count, off_t offset, int flags)
+{
+    enum verdict verdict = judge_fd(WRITE, "pwritev", fd);
+    if (verdict == TEAR)
+        tear(fd, parts, count, offset);
+    /* the offset is one 64-bit word here; the kernel ignores the high half */
+    return verdict == FAIL ? -1
+                           : syscall(SYS_pwritev2, fd, parts, (long)count, offset, 0L, (long)flags);
+}
+
+ssize_t write(int fd, const void *data, size_t size) { return do_write(fd, data, size); }
+ssize_t __write(int fd, const void *data, size_t size) { return do_write(fd, data, size); }
+ssize_t pwrite(int fd, const void *d, size_t n, off_t at) { return do_pwrite(fd, d, n, at); }
+ssize_t pwrite64(int fd, const void *d, size_t n, off64_t at) { return do_pwrite(fd, d, n, at); }
+ssize_t __pwrite64(int fd, const void *d, size_t n, off64_t at) { return do_pwrite(fd, d, n, at); }
+
+ssize_t writev(int fd, const struct iovec *parts, int count)
+{
+    enum verdict verdict = judge_fd(WRITE, "writev", fd);
+    if (verdict == TEAR)
+        tear(fd, parts, count, -1);
+    return verdict == FAIL ? -1 : syscall(SYS_writev, fd, parts, (long)count);
+}
+
+ssize_t pwritev(int fd, const struct iovec *p, int n, off_t at) { return do_pwritev(fd, p, n, at, 0); }
+ssize_t pwritev64(int fd, const struct iovec *p, int n, off64_t at) { return do_pwritev(fd, p, n, at, 0); }
+ssize_t pwritev2(int fd, const struct iovec *p, int n, off_t at, int f) { return do_pwritev(fd, p, n, at, f); }
+ssize_t pwritev64v2(int fd, const struct iovec *p, int n, off64_t at, int f) { return do_pwritev(fd, p, n, at, f); }
+
+/* Copies inside the kernel: torn means half the length was asked for. */
+static ssize_t do_sendfile(int out, int in, off_t *offset, size_t size)
+{
+    enum verdict verdict = judge_fd(WRITE, "sendfile", out);
+    if (verdict == TEAR) {
+        syscall(SYS_sendfile, out, in, offset, size / 2);
+        die();
+    }
+    return verdict == FAIL ? -1 : syscall(SYS_sendfile, out, in, offset, size);
+}
+
+ssize_t sendfile(int out, int in, off_t *offset, size_t n) { return do_sendfile(out, in, offset, n); }
+ssize_t sendfile64(int out, int in, off64_t *offset, size_t n) { return do_sendfile(out, in, offset, n); }
+
+ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t size, unsigned flags)
+{
+    enum verdict verdict = judge_fd(WRITE, "copy_file_range", out);
+    if (verdict == TEAR) {
+        syscall(SYS_copy_file_range, in, from, out, to, size / 2, flags);
+        die();
+    }
+    return verdict == FAIL ? -1 : syscall(SYS_copy_file_range, in, from, out, to, size, flags);
+}
+
+/* ---- room, sizes, syncs ---- */
+
+int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+    return judge_fd(MAKE, "fallocate", fd) == FAIL
+               ? -1
+               : (int)syscall(SYS_fallocate, fd, (long)mode, offset, length);
+}
+int fallocate64(int fd, int mode, off64_t at, off64_t n) { return fallocate(fd, mode, at, n); }
+
+/* posix_fallocate returns the error instead of setting errno */
+int posix_fallocate(int fd, off_t offset, off_t length)
+{
+    return fallocate(fd, 0, offset, length) == 0 ? 0 : errno;
+}
+int posix_fallocate64(int fd, off64_t at, off64_t n) { return posix_fallocate(fd, at, n); }
+
+int ftruncate(int fd, off_t size)
+{
+    return judge_fd(OTHER, "ftruncate", fd) == FAIL ? -1 : (int)syscall(SYS_ftruncate, fd, size);
+}
+int ftruncate64(int fd, off64_t size) { return ftruncate(fd, size); }
+
+int truncate(const char *name, off_t size)
+{
+    return judge_name(OTHER, "truncate", AT_FDCWD, name) == FAIL
+               ? -1
+               : (int)syscall(SYS_truncate, name, size);
+}
+int truncate64(const char *name, off64_t size) { return truncate(name, size); }
+
+int fsync(int fd)
+{
+    return judge_fd(SYNC, "fsync", fd) == FAIL ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+int fdatasync(int fd)
+{
+    return judge_fd(SYNC, "fdatasync", fd) == FAIL ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+/* ---- names ---- */
+
+static int do_rename(int from, const char *name, int to, const char *other, unsigned flags)
+{
+    if (judge_names("rename", from, name, to, other, OTHER) == FAIL)
+        return -1;
+    return (int)syscall(SYS_renameat2, from, name, to, other, flags);
+}
+
+int rename(const char *name, const char *other)
+{
+    return do_rename(AT_FDCWD, name, AT_FDCWD, other, 0);
+}
+int renameat(int from, const char *name, int to, const char *other)
+{
+    return do_rename(from, name, to, other, 0);
+}
+int renameat2(int from, const char *name, int to, const char *other, unsigned flags)
+{
+    return do_rename(from, name, to, other, flags);
+}
+
+static int do_unlink(int dirfd, const char *name, int flags)
+{
+    const char *call = flags & AT_REMOVEDIR ? "rmdir" : "unlink";
+    return judge_name(OTHER, call, dirfd, name) == FAIL
+               ? -1
+               : (int)syscall(SYS_unlinkat, dirfd, name, (long)flags);
+}
+
+int unlink(const char *name) { return do_unlink(AT_FDCWD, name, 0); }
+int unlinkat(int dirfd, const char *name, int flags) { return do_unlink(dirfd, name, flags); }
+int rmdir(const char *name) { return do_unlink(AT_FDCWD, name, AT_REMOVEDIR); }
+
+int linkat(int from, const char *name, int to, const char *other, int flags)
+{
+    if (judge_names("link", from, name, to, other, MAKE) == FAIL)
+        return -1;
+    return (int)syscall(SYS_linkat, from, name, to, other, (long)flags);
+}
+int link(const char *name, const char *other)
+{
+    return linkat(AT_FDCWD, name, AT_FDCWD, other, 0);
+}
+
+int symlinkat(const char *target, int dirfd, const char *name)
+{
+    return judge_name(MAKE, "symlink", dirfd, name) == FAIL
+               ? -1
+               : (int)syscall(SYS_symlinkat, target, dirfd, name);
+}
+int symlink(const char *target, const char *name) { return symlinkat(target, AT_FDCWD, name); }
+
+int mkdirat(int dirfd, const char *name, mode_t mode)
+{
+    return judge_name(MAKE, "mkdir", dirfd, name) == FAIL
+               ? -1
+               : (int)syscall(SYS_mkdirat, dirfd, name, mode);
+}
+int mkdir(const char *name, mode_t mode) { return mkdirat(AT_FDCWD, name, mode); }
+
+int fchmod(int fd, mode_t mode)
+{
+    return judge_fd(OTHER, "chmod", fd) == FAIL ? -1 : (int)syscall(SYS_fchmod, fd, mode);
+}
+int chmod(const char *name, mode_t mode)
+{
+    return judge_name(OTHER, "chmod", AT_FDCWD, name) == FAIL
+               ? -1
+               : (int)syscall(SYS_fchmodat, AT_FDCWD, name, mode);
+}
+
+/* ---- opens ---- */
+
+static int denied(int dirfd, const char *name)
+{
+    char path[PATH_MAX];
+    int saved = errno, error = 0;
+    if (!fault_deny || !path_of_name(dirfd, name, path)) {
+        errno = saved;
+        return 0;
+    }
+    size_t length = strlen(path);
+    for (const char *line = fault_deny; *line && !error;) {
+        const char *end = strchrnul(line, '\n'), *colon = strchr(line, ':');
+        if (colon && colon < end && (size_t)(end - colon - 1) == length &&
+            memcmp(colon + 1, path, length) == 0)
+            error = strncmp(line, "EACCES:", 7) == 0 ? EACCES
+                    : strncmp(line, "EIO:", 4) == 0  ? EIO
+                                                     : atoi(line);
+        line = *end ? end + 1 : end;
+    }
+    errno = error ? error : saved;
+    return error;
+}
+
+static int do_open(int dirfd, const char *name, int flags, mode_t mode)
+{
+    if (denied(dirfd, name))
+        return -1;
+    if (fault_dir_length && (flags & (O_CREAT | O_TRUNC))) {
+        int saved = errno;
+        int there = syscall(SYS_faccessat, dirfd, name, F_OK) == 0;
+        errno = saved;
+        if (there ? flags & O_TRUNC : flags & O_CREAT)
+            if (judge_name(there ? OTHER : MAKE, there ? "open-trunc" : "open-creat", dirfd,
+                           name) == FAIL)
+                return -1;
+    }
+    return (int)syscall(SYS_openat, dirfd, name, (long)flags, mode);
+}
+
+#define WITH_MODE(flags, mode)                               \
+    mode_t mode = 0;                                         \
+    if ((flags) & O_CREAT || ((flags) & O_TMPFILE) == O_TMPFILE) { \
+        va_list rest;                                        \
+        va_start(rest, flags);                               \
+        mode = va_arg(rest, mode_t);                         \
+        va_end(rest);                                        \
+    }
+
+int open(const char *name, int flags, ...)
+{
+    WITH_MODE(flags, mode)
+    return do_open(AT_FDCWD, name, flags, mode);
+}
+int open64(const char *name, int flags, ...)
+{
+    WITH_MODE(flags, mode)
+    return do_open(AT_FDCWD, name, flags | O_LARGEFILE, mode);
+}
+int openat(int dirfd, const char *name, int flags, ...)
+{
+    WITH_MODE(flags, mode)
+    return do_open(dirfd, name, flags, mode);
+}
+int openat64(int dirfd, const char *name, int flags, ...)
+{
+    WITH_MODE(flags, mode)
+    return do_open(dirfd, name, flags | O_LARGEFILE, mode);
+}
+int __open_2(const char *name, int flags) { return do_open(AT_FDCWD, name, flags, 0); }
+int __open64_2(const char *name, int flags) { return do_open(AT_FDCWD, name, flags, 0); }
+int __openat_2(int dirfd, const char *name, int flags) { return do_open(dirfd, name, flags, 0); }
+int __openat64_2(int dirfd, const char *name, int flags) { return do_open(dirfd, name, flags, 0); }
+int creat(const char *name, mode_t mode)
+{
+    return do_open(AT_FDCWD, name, O_CREAT | O_WRONLY | O_TRUNC, mode);
+}
+int creat64(const char *name, mode_t mode) { return creat(name, mode); }
+
+DIR *opendir(const char *name)
+{
+    static DIR *(*next)(const char *);
+    if (!next)
+        next = (DIR * (*)(const char *)) dlsym(RTLD_NEXT, "opendir");
+    return denied(AT_FDCWD, name) ? NULL : next(name);
+}
