@@ -131,7 +131,7 @@ def load_image(data: bytes | BinaryIO, want: ImageInput, *, max_megapixels: floa
     of the scaled decode, else the full size. Raises LoadError, and nothing else, for
     whatever is wrong with the file.
     """
-    resample = _filter(want)
+    _filter(want)  # a wrong name is the caller's mistake, not the file's
     content, name = b"", None
     try:
         content = data if isinstance(data, bytes) else data.read()
@@ -142,7 +142,7 @@ def load_image(data: bytes | BinaryIO, want: ImageInput, *, max_megapixels: floa
             raise LoadError(Reason.TYPE_MISMATCH, "not a picture of a supported format")
         with warnings.catch_warnings():  # Pillow warns of what we refuse or do not use
             warnings.simplefilter("ignore")
-            return _load(content, name, want, resample, max_megapixels * 1e6)
+            return _load(content, name, want, max_megapixels * 1e6)
     except LoadError:
         raise
     except Exception as error:
@@ -151,11 +151,11 @@ def load_image(data: bytes | BinaryIO, want: ImageInput, *, max_megapixels: floa
 
 def to_pixels(picture: Image.Image, want: ImageInput) -> Pixels:
     """An open picture as `want` asks for it: upright, RGB, on white. Raises LoadError."""
-    resample = _filter(want)
+    _filter(want)
     try:
         picture.load()
         orientation = _orientation(picture.info.get("exif"))
-        return _pixels(picture, want, resample, orientation)
+        return _pixels(picture, want, orientation, picture.size, 1.0)
     except Exception as error:
         raise _translated(error, None, b"") from error
 
@@ -164,9 +164,7 @@ def _filter(want: ImageInput) -> Image.Resampling:
     return Image.Resampling[want.resample.upper()]
 
 
-def _load(
-    content: bytes, name: str, want: ImageInput, resample: Image.Resampling, budget: float
-) -> LoadedImage:
+def _load(content: bytes, name: str, want: ImageInput, budget: float) -> LoadedImage:
     if name == "PNG":
         content = _png_essentials(content)
     elif name == "WEBP":
@@ -174,10 +172,11 @@ def _load(
         _check_budget(_webp_size(content), budget)
     picture = _plugin(name)(io.BytesIO(content))
     width, height = picture.size
-    scans = 0
+    scans, shrink = 0, 1.0
     if name == "JPEG":
         scans = picture.fp.tell()  # where the compressed data begins
-        _check_budget(_draft(picture, want.size, content), budget)
+        counted, shrink = _draft(picture, want.size, content)
+        _check_budget(counted, budget)
     else:
         _check_budget(picture.size, budget)
     if name == "TIFF":
@@ -190,18 +189,26 @@ def _load(
     elif name in ("TIFF", "HEIF"):
         width, height = picture.size  # their plugins turn the picture upright themselves
     orientation = _orientation(picture.info.get("exif"))
+    pixels = _pixels(picture, want, orientation, (width, height), shrink)
     if orientation > 4:  # a quarter turn
         width, height = height, width
-    return LoadedImage(_pixels(picture, want, resample, orientation), name, width, height)
+    return LoadedImage(pixels, name, width, height)
 
 
 @cache
 def _plugin(name: str) -> Any:
     if name == "AVIF" and not features.check("avif"):
         raise LoadError(Reason.NEEDS_EXTRA, "AVIF needs a newer Pillow: pip install -U pillow")
-    module, attribute = _PLUGINS[name].split(":")
+    place, attribute = _PLUGINS[name].split(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        module: Any = importlib.import_module(place)
+        # One thread a picture: the workers are the parallelism, and every thread reserves
+        # address space, which theirs is limited to.
+        if name == "AVIF":
+            module.DEFAULT_MAX_THREADS = 1
+        elif name == "HEIF":
+            module.options.DECODE_THREADS = 1
+        return getattr(module, attribute)
     except ImportError as error:
         if name != "HEIF":
             raise
@@ -219,19 +226,20 @@ def _check_budget(size: tuple[int, int], budget: float) -> None:
         )
 
 
-def _draft(picture: Any, wanted: int, content: bytes) -> tuple[int, int]:
+def _draft(picture: Any, wanted: int, content: bytes) -> tuple[tuple[int, int], float]:
     """Ask for the smallest scaled decode that is clearly larger than wanted.
 
-    Gives the size that the budget counts: what will be decoded, but all of the picture
-    when it comes in several scans, for then libjpeg keeps every coefficient of it.
+    Gives the size that the budget counts, and how many times smaller the decode is. What
+    counts is what will be decoded, but all of the picture when it comes in several
+    scans, for then libjpeg keeps every coefficient of it.
     """
     full: tuple[int, int] = picture.size
     enough = int(wanted * _DRAFT_RATIO)
-    picture.draft("RGB", (enough, enough))
+    _, box = picture.draft("RGB", (enough, enough))
     header = 6 + 2 * picture.layers  # of a scan with every layer, just read by Pillow
     start = picture.fp.tell() - header
     one_scan = content[start - 2 : start] == b"\xff\xda" and "progressive" not in picture.info
-    return picture.size if one_scan else full
+    return (picture.size if one_scan else full), full[0] / box[2]
 
 
 def _check_jpeg_tail(picture: Image.Image, wanted: int, content: bytes, scans: int) -> None:
@@ -320,7 +328,7 @@ def _webp_size(head: bytes) -> tuple[int, int]:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8X" and len(head) >= 30:
         return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
-    raise LoadError(Reason.CORRUPT, "not a WebP picture after all")
+    raise ValueError("not the header of a WebP")
 
 
 def _check_strips(picture: Any) -> None:
@@ -357,14 +365,20 @@ def _orientation(exif: bytes | None) -> int:
 
 
 def _pixels(
-    picture: Image.Image, want: ImageInput, resample: Image.Resampling, orientation: int
+    picture: Image.Image, want: ImageInput, orientation: int, full: tuple[int, int], shrink: float
 ) -> Pixels:
-    """Resize, then turn, then put on white: each step works on as little as it can."""
+    """Resize, then turn, then put on white: each step works on as little as it can.
+
+    `picture` is the `full` one decoded `shrink` times smaller; its last row and column
+    may be only partly filled, hence boxes in fractions of a pixel.
+    """
     picture = _plain(picture)
     size = (want.size, want.size)
     if picture.size != size:
-        box = _centre(picture.size, want.size, orientation) if want.fit == "crop" else None
-        picture = picture.resize(size, resample, box, reducing_gap=_REDUCING_GAP)
+        crop = want.fit == "crop"
+        x0, y0, x1, y1 = _centre(full, want.size, orientation) if crop else (0, 0, *full)
+        box = (x0 / shrink, y0 / shrink, x1 / shrink, y1 / shrink)
+        picture = picture.resize(size, _filter(want), box, reducing_gap=_REDUCING_GAP)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
     if picture.mode == "RGBa":  # colours are premultiplied: on white is an addition
@@ -384,13 +398,13 @@ def _centre(
     short = min(size)
     box = []
     for length, backwards in zip(size, _RUNS_BACKWARDS, strict=True):
-        resized = int(wanted * length / short)
+        resized = wanted * length // short
         left = round((resized - wanted) / 2)
         if orientation in backwards:
             left = resized - wanted - left
-        box.append((left * length / resized, (left + wanted) * length / resized))
+        box.append((left * length / resized, min((left + wanted) * length / resized, length)))
     (x0, x1), (y0, y1) = box
-    return x0, y0, min(x1, size[0]), min(y1, size[1])  # rounding may exceed by 1e-13
+    return x0, y0, x1, y1
 
 
 def _plain(picture: Image.Image) -> Image.Image:
