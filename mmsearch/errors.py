@@ -1,19 +1,19 @@
 """Everything mmsearch raises on purpose, as one tree. The library raises, the CLI exits.
 
-    MmsearchError
-    ├── UsageError            the call itself is wrong (exit 2)
-    ├── MissingExtra          an optional package is needed; the message has the pip line
-    ├── ModelError            a model's files are absent or altered
-    ├── LoadError             one file cannot be read; carries a Reason
-    └── LibraryError
-        ├── LibraryMissing    nothing is indexed there yet
-        ├── LibraryLocked     another process is writing
-        ├── LibraryDamaged    what is on disk is not what was written
-        ├── LibraryReadOnly   writing was asked of a place that cannot be written
-        ├── EncoderMismatch   built with another encoder
-        ├── SchemaMismatch    written by a newer mmsearch
-        ├── DiskFull          no space left; what was reported stays indexed
-        └── StorageFailed     the disk reported an error
+MmsearchError
+├── UsageError            the call itself is wrong (exit 2)
+├── MissingExtra          an optional package is needed; the message has the pip line
+├── ModelError            a model's files are absent or altered
+├── LoadError             one file cannot be read; carries a Reason
+└── LibraryError
+    ├── LibraryMissing    nothing is indexed there yet
+    ├── LibraryLocked     another process is writing
+    ├── LibraryDamaged    what is on disk is not what was written
+    ├── LibraryReadOnly   writing was asked of a place that cannot be written
+    ├── EncoderMismatch   built with another encoder
+    ├── SchemaMismatch    written by a newer mmsearch
+    ├── DiskFull          no space left; what was reported stays indexed
+    └── StorageFailed     the disk reported an error
 """
 
 from __future__ import annotations

@@ -52,9 +52,7 @@ class Reason(StrEnum):
         return self in _SKIPPED
 
 
-_SKIPPED = frozenset(
-    {Reason.UNSUPPORTED, Reason.NOT_REGULAR, Reason.SYMLINK, Reason.NEEDS_EXTRA}
-)
+_SKIPPED = frozenset({Reason.UNSUPPORTED, Reason.NOT_REGULAR, Reason.SYMLINK, Reason.NEEDS_EXTRA})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +110,10 @@ class Failure:
     reason: Reason
     message: str
 
+    def as_dict(self) -> dict[str, str]:
+        """Plain values for JSON."""
+        return {"path": str(self.path), "reason": str(self.reason), "message": self.message}
+
 
 @dataclass(slots=True)
 class Report:
@@ -120,7 +122,7 @@ class Report:
     added: newly findable; changed: new content under a known path; moved and copied:
     known content under a new path, not encoded again; gone: no longer below the paths
     given; offline: files of roots that are not there now; skipped: not a supported
-    type; unchanged: as before. `failed` lists (path, reason) of this run's failures.
+    type; unchanged: as before. `failures` has what could not be read in this run.
     """
 
     added: int = 0
@@ -131,11 +133,16 @@ class Report:
     offline: int = 0
     skipped: int = 0
     unchanged: int = 0
-    failed: list[tuple[Path, str]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     encoded: int = 0
     interrupted: bool = False
     dry_run: bool = False
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[tuple[Path, str]]:
+        """(path, reason) of every file that failed in this run."""
+        return [(failure.path, str(failure.reason)) for failure in self.failures]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; paths are strings (undecodable bytes as surrogates)."""
@@ -146,5 +153,5 @@ class Report:
                 "skipped", "unchanged", "encoded", "interrupted", "dry_run",
             )
         }  # fmt: skip
-        failed = [{"path": str(path), "reason": str(reason)} for path, reason in self.failed]
+        failed = [failure.as_dict() for failure in self.failures]
         return counts | {"failed": failed, "notes": list(self.notes)}

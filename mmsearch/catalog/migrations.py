@@ -1,0 +1,46 @@
+"""Schema changes as numbered functions, never edited once released.
+
+The number of the last one that ran is the schema version of a library, kept in SQLite's
+user_version. `MARK` in application_id says that a database is ours at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from mmsearch.catalog import tables
+
+MARK = 0x6D6D7331  # "mms1"
+
+Migration = Callable[[Connection], None]
+MIGRATIONS: list[Migration] = []
+
+
+def migration(function: Migration) -> Migration:
+    """Register the next schema change."""
+    MIGRATIONS.append(function)
+    return function
+
+
+@migration
+def m001_begin(connection: Connection) -> None:
+    """The first tables."""
+    tables.metadata.create_all(connection)
+
+
+def schema_version(connection: Connection) -> int | None:
+    """The version of this database, None when it is not a library of ours."""
+    if connection.exec_driver_sql("PRAGMA application_id").scalar() != MARK:
+        return None
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
+def migrate(connection: Connection, since: int) -> None:
+    """Run what came after version `since`; the caller holds the one transaction."""
+    for function in MIGRATIONS[since:]:
+        function(connection)
+    # PRAGMA takes no parameters; both are integers of our own
+    connection.exec_driver_sql(f"PRAGMA application_id = {MARK}")
+    connection.exec_driver_sql(f"PRAGMA user_version = {len(MIGRATIONS)}")

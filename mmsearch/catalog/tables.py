@@ -1,0 +1,138 @@
+"""The tables of library.db, as the newest migration leaves them. indexes/README.md explains."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+
+def _id() -> Column[int]:
+    return Column("id", Integer, primary_key=True)
+
+
+# A file or folder that was given to `mmsearch index`. `device` tells a mounted disk from
+# the empty folder it was mounted on.
+roots = Table(
+    "roots",
+    metadata,
+    _id(),
+    Column("path", LargeBinary, nullable=False, unique=True),
+    Column("device", Integer, nullable=False),
+    Column("added_at", Integer, nullable=False),
+)
+
+folders = Table(
+    "folders",
+    metadata,
+    _id(),
+    Column("path", LargeBinary, nullable=False, unique=True),
+)
+
+# What was read, known by its SHA-256. Copies share it, and so share its vectors.
+contents = Table(
+    "contents",
+    metadata,
+    _id(),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("modality", String, nullable=False),
+    Column("format", String, nullable=False),
+    Column("width", Integer),
+    Column("height", Integer),
+    sqlite_autoincrement=True,
+)
+
+# Every file seen, the skipped and the failed too, so that they are not opened again until
+# they change. Exactly one of content_id and reason is set. gone_at: seen before, not now.
+files = Table(
+    "files",
+    metadata,
+    _id(),
+    Column("folder_id", ForeignKey("folders.id"), nullable=False),
+    Column("name", LargeBinary, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("mtime_ns", Integer, nullable=False),
+    Column("inode", Integer, nullable=False),
+    Column("content_id", ForeignKey("contents.id")),
+    Column("reason", String),
+    Column("message", String),
+    Column("gone_at", Integer),
+    Column("added_at", Integer, nullable=False),
+    UniqueConstraint("folder_id", "name"),
+    Index("files_by_content", "content_id"),
+    Index("files_by_size", "size"),
+    sqlite_autoincrement=True,
+)
+
+# What can be found: a picture is one item, a long sound will be several.
+items = Table(
+    "items",
+    metadata,
+    _id(),
+    Column("file_id", ForeignKey("files.id", ondelete="CASCADE"), nullable=False),
+    Column("part", Integer, nullable=False),
+    Column("modality", String, nullable=False),
+    Column("start", Float),
+    Column("end", Float),
+    UniqueConstraint("file_id", "part"),
+    sqlite_autoincrement=True,
+)
+
+# One encoder: its vectors compare with one another and with no others.
+spaces = Table(
+    "spaces",
+    metadata,
+    _id(),
+    Column("name", String, nullable=False),
+    Column("fingerprint", String, nullable=False, unique=True),
+    Column("dim", Integer, nullable=False),
+)
+
+# float16 little-endian unit rows with their CRC-32. Ids only grow (AUTOINCREMENT): a cache
+# that lags can then never give an old row's id to a new one.
+vectors = Table(
+    "vectors",
+    metadata,
+    _id(),
+    Column("space_id", ForeignKey("spaces.id"), nullable=False),
+    Column("content_id", ForeignKey("contents.id", ondelete="CASCADE"), nullable=False),
+    Column("part", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("crc", Integer, nullable=False),
+    UniqueConstraint("content_id", "space_id", "part"),
+    sqlite_autoincrement=True,
+)
+
+# The one matrix file of a space that may be searched, as it was when it was written.
+caches = Table(
+    "caches",
+    metadata,
+    Column("space_id", ForeignKey("spaces.id"), primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("file", String, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("last_id", Integer, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("inode", Integer, nullable=False),
+    Column("mtime_ns", Integer, nullable=False),
+    Column("ctime_ns", Integer, nullable=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("value", String, nullable=False),
+)

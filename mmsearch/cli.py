@@ -1,0 +1,346 @@
+"""The command line. Each command parses, calls one public function, prints."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from mmsearch.errors import MmsearchError, UsageError
+from mmsearch.records import Modality
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mmsearch.library import Library
+
+app = typer.Typer(
+    name="mmsearch",
+    help="Find pictures by meaning. Everything stays on this machine.\n\n"
+    'First: mmsearch index ./photos   Then: mmsearch query "a dog on grass"',
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help costs half the start-up of the decorated one
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Index = Annotated[
+    Path | None,
+    typer.Option(
+        "--index",
+        metavar="DIR",
+        help="The library's folder; default: $MMSEARCH_INDEX, else one in your data folder.",
+    ),
+]
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="The model; default: builtin.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def main() -> NoReturn:
+    """The entry point: run a command and exit with its code."""
+    # A command is short, and what it imports stays: collecting garbage meanwhile only costs.
+    gc.disable()
+    for stream in (sys.stdout, sys.stderr):
+        # UTF-8 whatever the locale; a name that is not goes out as the bytes it is
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    signal.signal(signal.SIGINT, lambda number, _: sys.exit(128 + number))
+    try:
+        app()
+    except UsageError as error:
+        _fail(error, 2)
+    except MmsearchError as error:
+        _fail(error, 1)
+    except BrokenPipeError:  # whoever read our answers has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(128 + 13)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        _fail(MmsearchError(f"{name}{error.strerror or error}"), 1)
+    sys.exit(0)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    from mmsearch.printing import note
+
+    note(f"mmsearch: {error}")
+    sys.exit(code)
+
+
+def _open(index: Path | None, model: str | None = None, **settings: Any) -> Library:
+    from mmsearch.library import open_library
+
+    return open_library(index, model=model, **settings)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Find pictures by meaning."""
+    if show:
+        from mmsearch import __version__
+
+        print(f"mmsearch {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def index(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH]...", help="Folders or pictures; none: all known roots."),
+    ] = None,
+    index: Index = None,
+    model: Model = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Leave out names or paths like this; may be repeated."),
+    ] = None,
+    include_hidden: Annotated[
+        bool, typer.Option("--include-hidden", help="Take hidden files and folders too.")
+    ] = False,
+    max_megapixels: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Refuse pictures of more decoded pixels; default: 64."),
+    ] = None,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read every file again, whatever its size and date.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Index folders of pictures, or bring the library up to date with them."""
+    from mmsearch.printing import Meter, print_json, print_report
+
+    meter = Meter()
+    with _open(index, model, max_megapixels=max_megapixels) as library, _signals() as received:
+        try:
+            report = library.index(
+                paths or [],
+                exclude=exclude or [],
+                include_hidden=include_hidden,
+                rehash=rehash,
+                dry_run=dry_run,
+                progress=meter,
+                stop=lambda: bool(received),
+            )
+        finally:
+            meter.close()
+    if json:
+        print_json(report.as_dict())
+    else:
+        print_report(report)
+    sys.stdout.flush()
+    if report.interrupted and received:
+        raise typer.Exit(128 + received[0])
+    if report.failures:
+        raise typer.Exit(3)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT, SIGTERM and SIGHUP instead of dying of them: the batch is finished."""
+    received: list[int] = []
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    old = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number in numbers:
+            signal.signal(number, lambda number, _: received.append(number))
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@app.command()
+def query(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="QUERY...",
+            help="Words; + adds, - takes away, 2: weighs; ./x.jpg is a picture.",
+        ),
+    ] = None,
+    index: Index = None,
+    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many answers.")] = 10,
+    all: Annotated[
+        bool, typer.Option("--all", help="No cut by relevance (none is made so far).")
+    ] = False,
+    type: Annotated[
+        Modality | None, typer.Option("--type", help="Only items of this kind.")
+    ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option("--image", metavar="FILE", help="Add a picture to the query."),
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="table|json|ndjson|csv|paths", help="How to print."),
+    ] = "table",
+    json: Json = False,
+    nul: Annotated[
+        bool, typer.Option("-0", help="Print bare paths, each with a NUL behind: for xargs -0.")
+    ] = False,
+) -> None:
+    """Print the items nearest to a query, best first."""
+    from mmsearch import language
+    from mmsearch.printing import Format, print_hits
+
+    try:
+        form = Format.JSON if json else Format(form)
+    except ValueError:
+        raise UsageError(f"--format is one of {', '.join(Format)}, not {form}") from None
+    parts = [language.parse(words)] if words else []
+    asked = language.combine(parts + [language.image(path) for path in image or []])
+    with _open(index) as library:
+        hits = library.query(asked, k, modality=type, all=all)
+    print_hits(hits, form, nul=nul)
+    sys.stdout.flush()
+
+
+@app.command()
+def embed(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[INPUT...|-]", help="Texts or files; - reads one a line."),
+    ] = None,
+    type: Annotated[Modality, typer.Option("--type", help="What the inputs are.")] = ...,  # type: ignore[assignment]
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE.npy", help="Where the rows are written.")
+    ] = ...,  # type: ignore[assignment]
+    model: Model = None,
+) -> None:
+    """Write the embeddings of texts or files: a float32 array of (n, dim) unit rows."""
+    import numpy as np
+
+    from mmsearch.embedding import embed as embed_all
+
+    given = inputs or []
+    if given == ["-"]:
+        given = [line.rstrip("\n") for line in sys.stdin]
+    if not given:
+        raise UsageError("nothing to embed: give texts or files, or - to read one a line")
+    rows = embed_all(given, type, model or "builtin")
+    with open(out, "wb") as file:  # np.save would add a suffix of its own to another name
+        np.save(file, rows)
+
+
+@app.command()
+def status(index: Index = None, json: Json = False) -> None:
+    """Say what the library holds, and where."""
+    from mmsearch.files import display
+    from mmsearch.printing import print_json
+    from mmsearch.settings import config_file
+
+    with _open(index) as library:
+        state = library.status()
+    if json:
+        print_json(state)
+        return
+    cache = state["cache"]
+    print(f"index     {display(state['index'])}  ({state['bytes'] / 1e6:,.1f} MB)")
+    print(f"model     {state['model']}, {state['dim']} dimensions")
+    print(f"files     {state['files']:,} indexed, {state['gone']:,} gone")
+    print(f"          {state['failed']:,} failed, {state['skipped']:,} skipped (mmsearch errors)")
+    print(f"cache     {cache['rows']:,} rows, {cache['fresh']:,} newer, {cache['dead']:,} dead")
+    if cache["problem"]:
+        print(f"          not used: {cache['problem']}")
+    print(f"settings  {config_file()}")
+    for root in state["roots"]:
+        print(f"root      {display(root)}")
+
+
+@app.command()
+def errors(
+    index: Index = None,
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="List the files of unsupported types instead.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the files that could not be read, each with its reason."""
+    from mmsearch.printing import print_failures, print_json
+
+    with _open(index) as library:
+        failures = library.errors(skipped=skipped)
+    if json:
+        print_json([failure.as_dict() for failure in failures])
+    else:
+        print_failures(failures)
+
+
+@app.command()
+def check(index: Index = None, json: Json = False) -> None:
+    """Read the whole library and say whether it is sound. Exit code 1 when it is not."""
+    from mmsearch.printing import print_json
+
+    with _open(index) as library:
+        found = library.check()
+    if json:
+        print_json({"sound": not found, "problems": found})
+    else:
+        print("\n".join(found) or "sound")
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def forget(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH]...", help="Roots, folders or files to drop."),
+    ] = None,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="Drop what index found to be missing.")
+    ] = False,
+    index: Index = None,
+    json: Json = False,
+) -> None:
+    """Drop files from the library, with their vectors. The files themselves are not touched."""
+    from mmsearch.printing import print_json
+
+    with _open(index) as library:
+        count = library.forget(paths or [], gone=gone)
+    if json:
+        print_json({"forgotten": count})
+    else:
+        print(f"{count:,} files forgotten; none was deleted")
+
+
+@app.command()
+def demo(
+    index: Annotated[
+        Path, typer.Option("--index", metavar="DIR", help="Where the demo's library is kept.")
+    ] = Path("indexes/demo"),
+) -> None:
+    """Index the photographs that scikit-image ships, and find them by words."""
+    from mmsearch.demo import QUERIES, photographs
+    from mmsearch.printing import Format, Meter, print_hits, print_report
+
+    folder = photographs()
+    print(f"$ mmsearch index {folder} --index {index}")
+    meter = Meter()
+    with _open(index) as library:
+        try:
+            report = library.index(folder, progress=meter)
+        finally:
+            meter.close()
+        print_report(report)
+        for words in QUERIES:
+            print(f'\n$ mmsearch query "{words}" -k 3 --index {index}')
+            print_hits(library.query(words, k=3), Format.TABLE)
+
+
+if __name__ == "__main__":
+    main()

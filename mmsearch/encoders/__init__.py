@@ -1,0 +1,53 @@
+"""Encoders turn pictures and words into unit rows of one space."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mmsearch.errors import ModelError
+from mmsearch.records import ImageInput, Modality
+
+if TYPE_CHECKING:
+    from mmsearch.records import Vectors
+
+
+class Encoder(Protocol):
+    """A model with one space for all of its modalities.
+
+    `fingerprint` is a hash of the weights and the preprocessing: vectors of two
+    fingerprints never compare. `image_input` says how pictures have to be handed in.
+    """
+
+    name: str
+    fingerprint: str
+    dim: int
+    modalities: frozenset[Modality]
+    image_input: ImageInput
+
+    def encode(self, modality: Modality, batch: Sequence[Any]) -> Vectors:
+        """(n, dim) float32 unit rows for n pictures (uint8 RGB arrays) or n texts (str).
+
+        Raises ModelError for a modality the model has no tower for.
+        """
+
+    def altered(self) -> list[str]:
+        """Names of the model's files that are absent or not what was released."""
+
+
+BUILTIN = "builtin-1"  # what "builtin" stands for: the newest
+
+
+@functools.lru_cache(maxsize=4)
+def open_encoder(name: str) -> Encoder:
+    """The encoder of that name; "builtin" is the newest built-in one.
+
+    Raises ModelError for an unknown name. Opening twice gives the same object: weights
+    are loaded once a process, and only when something is encoded.
+    """
+    if name in ("builtin", BUILTIN):
+        from mmsearch.encoders.builtin import Builtin
+
+        return Builtin(BUILTIN)
+    raise ModelError(f"no model is called {name!r}; there is: builtin (that is {BUILTIN})")

@@ -1,0 +1,115 @@
+"""The model inside the package: ONNX towers that need no torch and no download."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmsearch.encoders.runtime import Graph
+from mmsearch.errors import ModelError
+from mmsearch.records import ImageInput, Modality
+
+if TYPE_CHECKING:
+    from mmsearch.records import Vectors
+
+MODELS = Path(__file__).resolve().parent.parent / "models"
+
+# MobileNetV2's early layers make 5 MB of activations a picture: more pictures at a time
+# than this fall out of the cache, fewer pay the call more often (benchmarks/indexing.py).
+_PICTURES = 8
+_TEXTS = 64
+
+
+class Builtin:
+    """An encoder in a folder: `model.json`, `image.onnx`, `text.onnx`, `tokenizer.json`."""
+
+    def __init__(self, name: str, folder: Path | None = None) -> None:
+        self.folder = folder or MODELS / name
+        try:
+            card = json.loads((self.folder / "model.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"the model {name} is not whole: {self.folder / 'model.json'} cannot be read; "
+                "install mmsearch again"
+            ) from error
+        self.name: str = card["name"]
+        self.dim: int = card["dim"]
+        self.modalities = frozenset(Modality(name) for name in card["modalities"])
+        self.image_input = ImageInput(**card["image"])
+        self.files: dict[str, str] = card["files"]
+        self._text: dict[str, int] = card["text"]
+        # weights and preprocessing, nothing else: a reworded card is the same model
+        identity = {key: card[key] for key in ("dim", "image", "text", "files")}
+        canonical = json.dumps(identity, sort_keys=True).encode()
+        self.fingerprint = hashlib.sha256(canonical).hexdigest()
+
+    def encode(self, modality: Modality, batch: Sequence[Any]) -> Vectors:
+        """See Encoder."""
+        if modality not in self.modalities:
+            raise ModelError(f"{self.name} has no tower for {modality}")
+        if not len(batch):
+            return np.empty((0, self.dim), np.float32)
+        if modality is Modality.IMAGE:
+            starts = range(0, len(batch), _PICTURES)
+            return np.concatenate([self._image(np.stack(batch[s : s + _PICTURES])) for s in starts])
+        starts = range(0, len(batch), _TEXTS)
+        return np.concatenate([self._encode_texts(batch[s : s + _TEXTS]) for s in starts])
+
+    def altered(self) -> list[str]:
+        """Names of the model's files that are absent or not what was released."""
+        return [
+            name for name, expected in self.files.items() if _sha256(self.folder / name) != expected
+        ]
+
+    @functools.cached_property
+    def _image(self) -> Any:
+        graph = Graph(self.folder / "image.onnx")
+        return lambda pixels: graph(pixels=pixels)
+
+    @functools.cached_property
+    def _text_graph(self) -> Graph:
+        return Graph(self.folder / "text.onnx", threads=1)  # too small to share out
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        tokenizer.enable_truncation(self._text["max_tokens"])
+        tokenizer.enable_padding(pad_id=self._text["pad_id"])
+        return tokenizer
+
+    def _encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """A text longer than the tower reads is the renormalised mean of its windows."""
+        first = self._tokenizer.encode_batch(list(texts))
+        windows = [(row, part) for row, whole in enumerate(first) for part in _windows(whole)]
+        width = max(len(part.ids) for _, part in windows)
+        ids = np.full((len(windows), width), self._text["pad_id"], np.int64)
+        mask = np.zeros((len(windows), width), np.int64)
+        for line, (_, part) in enumerate(windows):
+            ids[line, : len(part.ids)] = part.ids
+            mask[line, : len(part.ids)] = part.attention_mask
+        rows = self._text_graph(ids=ids, mask=mask)  # (windows, dim)
+        if len(windows) == len(first):
+            return np.asarray(rows, np.float32)
+        sums = np.zeros((len(first), self.dim), np.float32)
+        np.add.at(sums, [row for row, _ in windows], rows)
+        sums /= np.linalg.norm(sums, axis=1, keepdims=True)
+        return sums
+
+
+def _windows(encoding: Any) -> list[Any]:
+    return [encoding, *encoding.overflowing]
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,360 @@
+"""Items → loaded → encoded → committed, yielding progress. The one writer's work.
+
+A file counts as indexed only after COMMIT. An interrupted run loses at most one batch.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import stat
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from mmsearch.catalog import Catalog, Content
+from mmsearch.decoding import DecoderPool, Job, Limits, Outcome
+from mmsearch.encoders import Encoder
+from mmsearch.files import Stat, WalkRules, vanished
+from mmsearch.records import Failure, Modality, Reason, Report
+from mmsearch.scan import Pending, Scan, Scope, contains, resolve
+from mmsearch.settings import Settings
+from mmsearch.space import Space
+
+if TYPE_CHECKING:
+    from mmsearch.records import Pixels, Vectors
+
+_ENCODE = 32  # pictures handed to the encoder at a time
+_COMMIT_SECONDS = 5.0  # the longest that finished work waits for its commit
+_TRIES = 2  # a file that changes while it is read is read this often
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. `committed` files are indexed for good; `total` 0: still scanning."""
+
+    done: int
+    total: int
+    committed: int
+    failed: int
+
+
+@dataclass(slots=True)
+class _Ready:
+    """A file whose fate is known and waits for the commit."""
+
+    pending: Pending
+    state: tuple[int, int, int] | None
+    content: Content | None = None
+    reason: Reason | None = None
+    message: str = ""
+
+
+@dataclass
+class Ingest:
+    """One indexing run. `stop` is asked between files; True ends the run after a commit."""
+
+    catalog: Catalog
+    space: Space | None  # None: a dry run
+    encoder: Encoder
+    settings: Settings
+    rules: WalkRules
+    rehash: bool = False
+    stop: Callable[[], bool] = lambda: False
+    report: Report = field(default_factory=Report)
+
+    def __post_init__(self) -> None:
+        self._batch: list[_Ready] = []
+        self._pictures: list[tuple[_Ready, Pixels]] = []  # decoded, waiting for the encoder
+        self._vectors: dict[bytes, Vectors] = {}  # by digest, of the batch: (1, dim)
+        self._retry: list[Pending] = []
+        self._tries: Counter[bytes] = Counter()
+        self._moved: set[int] = set()
+        self._offline: list[bytes] = []
+        self._skipped: Counter[str] = Counter()
+        self._committed_at = time.monotonic()
+        self._done = self._total = self.committed = 0
+
+    def run(self, paths: Sequence[bytes]) -> Iterator[Progress]:
+        """Go over the paths (none: all known roots); progress after every scan step and file."""
+        scopes, self._offline = resolve(self.catalog, paths)
+        for root in self._offline:
+            count = self.catalog.count_below(root)
+            self.report.offline += count
+            self.report.notes.append(
+                f"{os.fsdecode(root)} is offline: its {count} files keep their place; "
+                "connect it, or drop it with mmsearch forget"
+            )
+        if self.space is not None and scopes:
+            known = {path: (id, device) for id, path, device in self.catalog.roots()}
+            with self.catalog.transaction():
+                for scope in scopes:
+                    if scope.device is None:
+                        continue
+                    if scope.path not in known:
+                        self.catalog.put_root(scope.path, scope.device)
+                    elif known[scope.path][1] != scope.device:
+                        self.catalog.set_device(known[scope.path][0], scope.device)
+        scan = Scan(self.catalog, self.rules, self._worth_another_try(), rehash=self.rehash)
+        # what is to be read goes to a file first: the total is then known, and memory is not
+        with tempfile.TemporaryFile(prefix="mmsearch-") as spool:
+            met = 0
+            for scope in scopes:
+                for pending in scan.run(scope):
+                    met += 1
+                    if pending is not None:
+                        marshal.dump(astuple(pending), spool)
+                        self._total += 1
+                    if met % 1000 == 0:
+                        yield Progress(met, 0, 0, 0)
+                    if self.stop():
+                        break
+            spool.seek(0)
+            self.report.unchanged, self.report.skipped = scan.unchanged, scan.skipped
+            if self._total:
+                yield from self._read(spool)
+        self._finish(scan, scopes)
+        yield self._progress()
+
+    def _worth_another_try(self) -> frozenset[Reason]:
+        """Reasons that may be gone although the file is the same as before."""
+        plain, now = Settings(), self.settings
+        raised = {
+            Reason.NEEDS_EXTRA: find_spec("pi_heif") is not None,
+            Reason.OVER_BUDGET: now.max_megapixels > plain.max_megapixels,
+            Reason.TOO_LARGE: now.max_file_mb > plain.max_file_mb,
+            Reason.TIMED_OUT: now.timeout > plain.timeout,
+        }
+        return frozenset({Reason.UNREADABLE, Reason.CHANGED, *(r for r in raised if raised[r])})
+
+    # -- reading -----------------------------------------------------------------------
+
+    def _read(self, spool: IO[bytes]) -> Iterator[Progress]:
+        limits = Limits(
+            self.settings.timeout, self.settings.max_megapixels, self.settings.max_file_mb
+        )
+        workers = self.settings.workers or min(os.cpu_count() or 1, 6)
+        pool = DecoderPool(min(workers, self._total), self.encoder.image_input, limits)
+        asked: dict[bytes, Pending] = {}
+        left = self._total
+        try:
+            while True:
+                while pool.waiting < pool.window and (left or self._retry) and not self.stop():
+                    if self._retry:
+                        pending = self._retry.pop()
+                    else:
+                        pending = Pending(*marshal.load(spool))
+                        left -= 1
+                    asked[pending.path] = pending
+                    pool.submit(Job(pending.path, decode=self._worth_decoding(pending)))
+                if pool.waiting:
+                    outcome = pool.next()
+                    self._take(asked.pop(outcome.job.path), outcome, pool, asked)
+                    yield self._progress()
+                if not pool.waiting or self._commit_is_due():
+                    self._encode()
+                if not pool.waiting or self._commit_is_due():
+                    self._commit()
+                    yield self._progress()
+                if not pool.waiting and (self.stop() or not (left or self._retry)):
+                    break
+        finally:
+            pool.close()
+        self.report.interrupted = bool(left)
+
+    def _progress(self) -> Progress:
+        return Progress(self._done, self._total, self.committed, len(self.report.failures))
+
+    def _worth_decoding(self, pending: Pending) -> bool:
+        """False where the content may be known: then its digest alone is asked first."""
+        if self.space is None or pending.content_id is not None:
+            return False
+        return not self.catalog.has_size(pending.size)
+
+    def _take(
+        self, pending: Pending, outcome: Outcome, pool: DecoderPool, asked: dict[bytes, Pending]
+    ) -> None:
+        """Decide what an outcome means; the file then waits for the encoder or the commit."""
+        if outcome.reason is Reason.CHANGED and self._again(pending):
+            return
+        ready = _Ready(pending, outcome.state, None, outcome.reason, outcome.message)
+        if outcome.digest is None:
+            self._batch.append(ready)
+            return
+        ready.content = Content(
+            outcome.digest, Modality.IMAGE, outcome.format, outcome.width, outcome.height
+        )
+        known = outcome.digest in self._vectors or self.catalog.content_id(outcome.digest)
+        if known or self.space is None:
+            self._batch.append(ready)
+        elif outcome.pixels is None:  # its digest turned out to be new
+            asked[pending.path] = pending
+            pool.submit(Job(pending.path))
+        else:
+            self._pictures.append((ready, outcome.pixels))
+            if len(self._pictures) >= _ENCODE:
+                self._encode()
+
+    def _again(self, pending: Pending) -> bool:
+        """Queue a file that changed under us for another try, if it has one left."""
+        self._tries[pending.path] += 1
+        if self._tries[pending.path] >= _TRIES:
+            return False
+        self._retry.append(pending)
+        return True
+
+    def _encode(self) -> None:
+        """Turn the waiting pictures into vectors, each content once."""
+        new = {ready.content.digest: pixels for ready, pixels in self._pictures if ready.content}
+        rows = self.encoder.encode(Modality.IMAGE, list(new.values()))
+        # the length of a unit row is 1; NaN, Inf and zero rows have none that compares
+        lengths = np.linalg.norm(rows, axis=1)
+        sound = np.abs(lengths - 1) < 0.01
+        for digest, row, good in zip(new, rows, sound, strict=True):
+            if good:
+                self._vectors[digest] = row[None]
+        for ready, _ in self._pictures:
+            if ready.content and ready.content.digest not in self._vectors:
+                ready.content, ready.reason = None, Reason.NONFINITE
+                ready.message = "the model gave no usable vector for it"
+            self._batch.append(ready)
+        self.report.encoded += int(sound.sum())
+        self._pictures = []
+
+    # -- committing --------------------------------------------------------------------
+
+    def _commit_is_due(self) -> bool:
+        waiting = len(self._batch) + len(self._pictures)
+        waited = time.monotonic() - self._committed_at > _COMMIT_SECONDS
+        return waiting >= self.settings.batch or (waiting > 0 and waited)
+
+    def _commit(self) -> None:
+        """Write the batch in one transaction. Only then are its files indexed."""
+        batch, self._batch = self._batch, []
+        self._committed_at = time.monotonic()
+        if self.space is None:
+            for ready in batch:
+                self._settle(ready, self._fate(ready)[0])
+            return
+        fates: list[tuple[_Ready, str]] = []
+        with self.catalog.transaction():
+            for ready in batch:
+                if ready.state is None or _state(ready.pending.path) == ready.state:
+                    fates.append((ready, self._write(ready)))
+                elif not self._again(ready.pending):
+                    ready.content, ready.reason = None, Reason.CHANGED
+                    ready.message = "the file keeps changing while it is read"
+                    fates.append((ready, self._write(ready)))
+        for ready, fate in fates:
+            self._settle(ready, fate)
+        self._vectors.clear()
+
+    def _write(self, ready: _Ready) -> str:
+        """Write one file to the catalog; what became of it, in the report's words."""
+        path, state = ready.pending.path, ready.state
+        fate, origin = self._fate(ready)
+        if fate == "vanished" or state is None:
+            return "vanished"
+        if ready.content is None:
+            self.catalog.put_file(path, state, reason=ready.reason, message=ready.message)
+            return fate
+        if origin is not None:
+            self.catalog.move_file(origin, path, state)
+            return fate
+        content_id = self.catalog.content_id(ready.content.digest)
+        if content_id is None:
+            assert self.space is not None
+            rows = self._vectors[ready.content.digest]
+            content_id = self.catalog.put_content(ready.content, self.space.id, rows)
+        self.catalog.put_file(path, state, content_id=content_id, modality=ready.content.modality)
+        return fate
+
+    def _fate(self, ready: _Ready) -> tuple[str, int | None]:
+        """added, changed, moved, copied, unchanged, skipped, failed or vanished.
+
+        For a moved file also the id of the file that it was.
+        """
+        pending = ready.pending
+        if ready.content is None:
+            if ready.reason is Reason.UNREADABLE and _state(pending.path) is None:
+                return "vanished", None  # deleted since the scan: nobody's fault
+            return "skipped" if ready.reason and ready.reason.skipped else "failed", None
+        content_id = self.catalog.content_id(ready.content.digest)
+        if pending.content_id is not None:
+            if pending.gone:
+                return "added", None
+            return "unchanged" if pending.content_id == content_id else "changed", None
+        if content_id is None:
+            return "added", None
+        origin = self._origin(content_id)
+        if origin is None:
+            return "copied", None
+        self._moved.add(origin)
+        return "moved", origin
+
+    def _origin(self, content_id: int) -> int | None:
+        """A file with this content that is no longer where it was, on a root that is there."""
+        for id, path, gone in self.catalog.paths_of(content_id):
+            offline = any(contains(root, path) for root in self._offline)
+            if id not in self._moved and not offline and (gone or _state(path) is None):
+                return id
+        return None
+
+    def _settle(self, ready: _Ready, fate: str) -> None:
+        """Count a file whose fate is on the disk."""
+        self._done += 1
+        self.committed += ready.content is not None
+        if fate == "failed":
+            assert ready.reason is not None
+            path = Path(os.fsdecode(ready.pending.path))
+            self.report.failures.append(Failure(path, ready.reason, ready.message))
+        elif fate != "vanished":
+            setattr(self.report, fate, getattr(self.report, fate) + 1)
+        if ready.reason is Reason.NEEDS_EXTRA:
+            self._skipped[ready.message] += 1
+
+    # -- the end -----------------------------------------------------------------------
+
+    def _finish(self, scan: Scan, scopes: list[Scope]) -> None:
+        """Say what is gone, name folders that could not be listed, renew the cache."""
+        self.report.notes += [f"{n} files skipped: {why}" for why, n in self._skipped.items()]
+        for path, message in scan.unreadable.items():
+            failure = Failure(Path(os.fsdecode(path)), Reason.UNREADABLE, message)
+            self.report.failures.append(failure)
+        if self.report.interrupted or self.stop():
+            self.report.interrupted = True
+            return
+        missing = [id for id in scan.missing if id not in self._moved]
+        gone = [id for id, path in self.catalog.paths_by_id(missing) if not _is_file(path)]
+        self.report.gone = self.catalog.count_indexed(gone)
+        if self.space is None:
+            return
+        with self.catalog.transaction():
+            self.catalog.mark_gone(gone)
+            for scope in scopes:
+                self.catalog.clear_folder_failures(scope.path)
+            for path, message in scan.unreadable.items():
+                self.catalog.put_folder_failure(path, message)
+        self.space.write_cache()
+
+
+def _state(path: bytes) -> tuple[int, int, int] | None:
+    try:
+        return Stat.of(os.lstat(path)).figures
+    except OSError:
+        return None
+
+
+def _is_file(path: bytes) -> bool:
+    """False when it is certain that no file is there; a folder we may not look into is not."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError as error:
+        return not vanished(error)

@@ -1,0 +1,118 @@
+"""What was asked: words, pictures and sounds with weights, as one Query.
+
+The signs are rclip's: `+` adds, `-` takes away, `2:` weighs; terms that stand beside each
+other are one phrase. A file as a term starts with ./, ../, / or ~.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmsearch.errors import UsageError
+from mmsearch.records import Modality
+
+_WEIGHT = re.compile(r"(\d+(?:\.\d+)?):\s*(.+)", re.DOTALL)
+_FILE = re.compile(r"\.{0,2}/|~")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One thing to be near to (or, with a negative weight, far from).
+
+    `value` is a string for a text; a path or a PIL picture for a picture.
+    """
+
+    modality: Modality
+    value: Any
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A weighted sum of terms: `text("dog") + 0.5 * image("pool.jpg") - text("toy")`.
+
+    It stands for the renormalised sum of weight times unit row of its terms.
+    """
+
+    terms: tuple[Term, ...]
+
+    def __add__(self, other: Query) -> Query:
+        return Query(self.terms + other.terms)
+
+    def __neg__(self) -> Query:
+        return -1.0 * self
+
+    def __sub__(self, other: Query) -> Query:
+        return self + -other
+
+    def __rmul__(self, factor: float) -> Query:
+        return Query(tuple(replace(term, weight=factor * term.weight) for term in self.terms))
+
+    __mul__ = __rmul__
+
+
+def text(words: str) -> Query:
+    """A query for what these words describe. Raises UsageError when there are none."""
+    if not words.strip():
+        raise UsageError('nothing to look for: give some words, such as "a dog on grass"')
+    return Query((Term(Modality.TEXT, words.strip()),))
+
+
+def image(source: str | os.PathLike[str] | Any) -> Query:
+    """A query for what is like this picture: a path, or a PIL image."""
+    return Query((Term(Modality.IMAGE, source),))
+
+
+def audio(source: str | os.PathLike[str]) -> Query:
+    """A query for what is like this sound: a path."""
+    return Query((Term(Modality.AUDIO, source),))
+
+
+def parse(words: Sequence[str]) -> Query:
+    """The query of a command line, one argument a word.
+
+    >>> parse(["horse", "+", "stripes", "-", "2:fruit"]).terms[2].weight
+    -2.0
+    """
+    parts: list[Query] = []
+    phrase: list[str] = []
+    sign = 1.0
+
+    def close() -> None:
+        nonlocal sign
+        if phrase:
+            parts.append(sign * _weighted(" ".join(phrase), text))
+            phrase.clear()
+            sign = 1.0
+
+    for word in words:
+        if word in ("+", "-"):
+            close()
+            sign = 1.0 if word == "+" else -1.0
+        elif _FILE.match(word.partition(":")[2] if _WEIGHT.match(word) else word):
+            close()
+            parts.append(sign * _weighted(word, lambda path: image(Path(path).expanduser())))
+            sign = 1.0
+        else:
+            phrase.append(word)
+    close()
+    return combine(parts)
+
+
+def combine(parts: Sequence[Query]) -> Query:
+    """All of these added up. Raises UsageError when there is nothing to look for."""
+    terms = tuple(term for part in parts for term in part.terms)
+    if not terms:
+        raise UsageError('nothing to look for: give some words, such as "a dog on grass"')
+    return Query(terms)
+
+
+def _weighted(term: str, make: Any) -> Query:
+    weight = _WEIGHT.fullmatch(term)
+    made: Query = float(weight[1]) * make(weight[2]) if weight else make(term)
+    return made

@@ -1,0 +1,368 @@
+"""The library: one catalog and its space in one folder. What a user of the API holds."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from mmsearch.catalog import Catalog, Match
+from mmsearch.durable import storage_error
+from mmsearch.embedding import query_vector
+from mmsearch.encoders import Encoder, open_encoder
+from mmsearch.errors import DiskFull, EncoderMismatch, LibraryMissing, UsageError
+from mmsearch.files import WalkRules, display
+from mmsearch.ingest import Ingest, Progress
+from mmsearch.language import Query, text
+from mmsearch.locking import WriterLock
+from mmsearch.records import Failure, Hit, Modality, Report
+from mmsearch.settings import Settings, load_settings
+from mmsearch.space import Space
+
+if TYPE_CHECKING:
+    from mmsearch.records import Vectors
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+def open_library(
+    path: str | os.PathLike[str] | None = None, *, model: str | None = None, **settings: Any
+) -> Library:
+    """The library in a folder; without a path, the one that the settings name.
+
+    Nothing is created before the first `index`. Other settings (`workers`, `batch`,
+    `timeout`, `max_megapixels`, `max_file_mb`) may be given by name. Raises UsageError for
+    a setting that does not exist.
+    """
+    return Library(load_settings(index=path, model=model, **settings))
+
+
+class Library:
+    """A searchable collection of files. Use `open_library` to get one.
+
+    Reading is safe beside a writer in another process; one object may be shared by threads.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.folder = settings.index
+        self._reader: tuple[Catalog, Space] | None = None
+        self._reader_of: tuple[int, int] | None = None  # device and inode of library.db
+        self._guard = threading.RLock()
+
+    @property
+    def _database(self) -> Path:
+        return self.folder / "library.db"
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that the settings name."""
+        return open_encoder(self.settings.model)
+
+    # -- writing -----------------------------------------------------------------------
+
+    def index(
+        self,
+        paths: Paths = (),
+        *,
+        exclude: Sequence[str] = (),
+        include_hidden: bool = False,
+        dry_run: bool = False,
+        rehash: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Report:
+        """Bring the library up to date with files and folders; without paths, with all roots.
+
+        `exclude` are globs on names or on paths below a root. `rehash` reads files again
+        whose size and date have not changed. `dry_run` writes nothing. `progress` is called
+        as the run goes on; `stop` is asked between files, and True ends the run after a
+        commit. Returns a Report of counts and failures.
+
+        Raises UsageError for a path that is not there, LibraryLocked beside another writer,
+        EncoderMismatch, DiskFull, StorageFailed, LibraryDamaged, LibraryReadOnly.
+        """
+        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        asked = [os.path.abspath(os.fsencode(path)) for path in given]
+        rules = WalkRules(
+            exclude=tuple(os.fsencode(glob) for glob in exclude),
+            include_hidden=include_hidden,
+            without=frozenset({os.path.realpath(os.fsencode(self.folder))}),
+        )
+        if not self._database.exists():
+            self._refuse_empty_start(asked)
+        work: dict[str, Any] = {"rehash": rehash, "stop": stop or (lambda: False)}
+        if dry_run:
+            return self._dry_run(asked, rules, progress, **work)
+        self._make_folder()
+        run = None
+        try:
+            with WriterLock(self.folder / "LOCK"), self._open_for_writing() as catalog:
+                space = self._space(catalog, create=True)
+                run = Ingest(catalog, space, self.encoder, self.settings, rules, **work)
+                return _followed(run, asked, progress)
+        except DiskFull as error:
+            count = run.committed if run else 0
+            raise DiskFull(
+                f"disk full, {count} files committed, rerun to continue ({error})"
+            ) from error
+
+    def _dry_run(
+        self,
+        asked: list[bytes],
+        rules: WalkRules,
+        progress: Callable[[Progress], None] | None,
+        **work: Any,
+    ) -> Report:
+        with _nothing() if not self._database.exists() else self._open_for_reading() as catalog:
+            if catalog.spaces():
+                self._space(catalog, create=False)  # refuses another encoder
+            run = Ingest(catalog, None, self.encoder, self.settings, rules, **work)
+            run.report.dry_run = True
+            return _followed(run, asked, progress)
+
+    def _refuse_empty_start(self, asked: list[bytes]) -> None:
+        if not asked:
+            raise UsageError(f"nothing is indexed in {self.folder} yet: name a folder of pictures")
+        for path in asked:
+            if not os.path.exists(path):
+                raise UsageError(f"no such file or folder: {display(path)}")
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, self.folder) from error
+
+    def _open_for_writing(self) -> Catalog:
+        if self._database.exists():
+            return Catalog.open(self._database, write=True)
+        return Catalog.create(self._database)
+
+    def _space(self, catalog: Catalog, *, create: bool) -> Space:
+        """The space of the encoder at hand. Raises EncoderMismatch when there is another."""
+        encoder, rows = self.encoder, catalog.spaces()
+        for row in rows:
+            if row[2] == encoder.fingerprint:
+                return Space(catalog, self.folder / "cache", row)
+        if rows:
+            built, have = rows[0], encoder
+            raise EncoderMismatch(
+                f"{self.folder} was built with {built[1]} ({built[2][:8]}), you have {have.name} "
+                f"({have.fingerprint[:8]}): their vectors do not compare. Use another --index "
+                f"for {have.name}, or move this one away and index again"
+            )
+        if not create:
+            raise LibraryMissing(f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER")
+        with catalog.transaction():
+            id = catalog.put_space(encoder.name, encoder.fingerprint, encoder.dim)
+        return Space(
+            catalog, self.folder / "cache", (id, encoder.name, encoder.fingerprint, encoder.dim)
+        )
+
+    def forget(self, paths: Paths = (), *, gone: bool = False) -> int:
+        """Drop files from the library, never from the disk; returns how many.
+
+        `paths` are roots, folders or files; `gone` drops what `index` found to be missing.
+        Their vectors go with them, and the freed pages are given back. Raises UsageError for
+        a path that the library does not know.
+        """
+        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        if not given and not gone:
+            raise UsageError("name what to forget: a path that was indexed, or --gone")
+        if not self._database.exists():
+            raise LibraryMissing(f"nothing is indexed in {self.folder}")
+        with WriterLock(self.folder / "LOCK"), Catalog.open(self._database, write=True) as catalog:
+            ids = set(catalog.gone_files()) if gone else set()
+            for path in given:
+                ids |= self._known_below(catalog, os.fsencode(path))
+            with catalog.transaction():
+                catalog.drop_files(sorted(ids))
+                for path in given:
+                    for spelling in _spellings(os.fsencode(path)):
+                        catalog.drop_roots_below(spelling)
+            for row in catalog.spaces():
+                Space(catalog, self.folder / "cache", row).write_cache(always=True)
+            catalog.vacuum()
+        return len(ids)
+
+    def _known_below(self, catalog: Catalog, path: bytes) -> set[int]:
+        roots = [root for _, root, _ in catalog.roots()]
+        for spelling in _spellings(path):
+            ids = set(catalog.files_below(spelling))
+            if ids or spelling in roots:
+                return ids
+        raise UsageError(f"{display(path)} is not in the library; mmsearch status lists its roots")
+
+    # -- reading -----------------------------------------------------------------------
+
+    def query(
+        self,
+        q: str | Query,
+        k: int = 10,
+        *,
+        modality: str | Modality | None = None,
+        where: str | None = None,
+        all: bool = False,
+        min_relevance: float | None = None,
+    ) -> list[Hit]:
+        """The k items nearest to a query, best first: words, or a Query of terms.
+
+        Exact search over every item. `modality` keeps one kind. Relevance is not calibrated
+        yet: it is None in every hit, nothing is cut, and so `all` changes nothing. Raises
+        UsageError for a query that asks for nothing or for filters that this version does
+        not have, LibraryMissing, LibraryDamaged, EncoderMismatch, LoadError for a bad file.
+        """
+        if where is not None or min_relevance is not None:
+            name = "where" if where is not None else "min_relevance"
+            raise UsageError(f"{name} is not in this version of mmsearch yet")
+        if k < 1:
+            raise UsageError(f"k is the number of answers, at least 1, not {k}")
+        kind = Modality(modality) if modality is not None else None
+        with self._guard:
+            catalog, space = self._read()
+            vector = query_vector(text(q) if isinstance(q, str) else q, self.encoder)
+            with catalog.snapshot():
+                found = _nearest(catalog, space, vector, k, kind)
+        return [
+            Hit(
+                rank, score, None, Path(os.fsdecode(match.path)), match.modality, match.item_id,
+                match.start, match.end,
+            )
+            for rank, (score, match) in enumerate(found, start=1)
+        ]  # fmt: skip
+
+    def status(self) -> dict[str, Any]:
+        """What the library holds: roots, counts, model, disk use, and the state of its cache."""
+        with self._guard:
+            catalog, space = self._read()
+            with catalog.snapshot():
+                state = space.state()
+                roots = [os.fsdecode(path) for _, path, _ in catalog.roots()]
+                counts = catalog.counts()
+        sizes = [f.stat().st_size for f in self.folder.rglob("*") if f.is_file()]
+        return {
+            "index": str(self.folder),
+            "model": space.encoder_name,
+            "fingerprint": space.fingerprint,
+            "dim": space.dim,
+            "roots": roots,
+            **counts,
+            "bytes": sum(sizes),
+            "cache": {
+                "rows": state.rows,
+                "fresh": state.fresh,
+                "dead": state.dead,
+                "problem": state.problem,
+            },
+        }
+
+    def errors(self, *, skipped: bool = False) -> list[Failure]:
+        """Files that could not be read (or, with `skipped`, are of no supported type)."""
+        with self._guard:
+            catalog, _ = self._read()
+            return [
+                Failure(Path(os.fsdecode(path)), reason, message)
+                for path, reason, message in catalog.problems(skipped=skipped)
+            ]
+
+    def check(self) -> list[str]:
+        """Read everything and compare: what is wrong, a sentence each; empty when sound.
+
+        Covers SQLite's own integrity, the tables' rules, every vector's checksum and length,
+        the cache against its hash and the catalog, and the model's files. Writes nothing.
+        """
+        with self._guard:
+            catalog, space = self._read()
+            with catalog.snapshot():
+                found = catalog.inspect()
+                found += [f"vector {id} {what}" for id, what in catalog.broken_vectors(space.id)]
+                problem = None if found else space.state(hashed=True).problem
+        if problem:
+            found.append(f"{problem}; it is not used, the next mmsearch index writes it anew")
+        altered = self.encoder.altered()
+        return found + [f"{self.encoder.name}: {name} was altered" for name in altered]
+
+    def close(self) -> None:
+        """Let go of the files. The object may be used again."""
+        with self._guard:
+            if self._reader:
+                self._reader[0].close()
+            self._reader = self._reader_of = None
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self) -> tuple[Catalog, Space]:
+        """The catalog and the space, opened again when another library.db took the place."""
+        try:
+            status = os.stat(self._database)
+        except OSError as error:
+            self.close()
+            raise LibraryMissing(
+                f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER"
+            ) from error
+        here = (status.st_dev, status.st_ino)
+        if self._reader is None or self._reader_of != here:
+            self.close()
+            catalog = self._open_for_reading()
+            try:
+                space = self._space(catalog, create=False)
+            except BaseException:
+                catalog.close()
+                raise
+            self._reader, self._reader_of = (catalog, space), here
+        return self._reader
+
+    def _open_for_reading(self) -> Catalog:
+        return Catalog.open(self._database)
+
+
+def _nearest(
+    catalog: Catalog, space: Space, vector: Vectors, k: int, modality: Modality | None
+) -> list[tuple[float, Match]]:
+    """The k best items as (score, match): the vectors' items, those that are gone left out."""
+    wanted = k
+    while True:
+        ids, scores = space.search(vector, wanted)
+        score_of = dict(zip(ids.tolist(), scores.tolist(), strict=True))
+        matches = catalog.matches(list(score_of))
+        kept = [match for match in matches if modality is None or match.modality is modality]
+        if len(kept) >= k or len(ids) < wanted:
+            kept.sort(key=lambda match: (-score_of[match.vector_id], match.item_id))
+            return [(score_of[match.vector_id], match) for match in kept[:k]]
+        # some stood for files that are gone: leave those out and look again, wider
+        space.hide(sorted(set(score_of) - {match.vector_id for match in matches}))
+        wanted *= 2
+
+
+@contextmanager
+def _nothing() -> Iterator[Catalog]:
+    """The catalog of a library that does not exist, for a run that writes nothing."""
+    with (
+        TemporaryDirectory(prefix="mmsearch-") as folder,
+        Catalog.create(Path(folder) / "library.db") as catalog,
+    ):
+        yield catalog
+
+
+def _followed(
+    run: Ingest, paths: list[bytes], progress: Callable[[Progress], None] | None
+) -> Report:
+    for step in run.run(paths):
+        if progress:
+            progress(step)
+    return run.report
+
+
+def _spellings(path: bytes) -> list[bytes]:
+    """A path as it may stand in the catalog: its links resolved, or (it may be gone) not."""
+    return [os.path.realpath(path), os.path.abspath(path)]

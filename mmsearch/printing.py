@@ -1,0 +1,160 @@
+"""What a person or a script reads: answers on stdout, progress and notes on stderr."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from enum import StrEnum
+from typing import Any
+
+from mmsearch.files import display
+from mmsearch.ingest import Progress
+from mmsearch.records import Failure, Hit, Report
+
+
+class Format(StrEnum):
+    """How answers are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    NDJSON = "ndjson"
+    CSV = "csv"
+    PATHS = "paths"
+
+
+def print_hits(hits: Sequence[Hit], form: Format, *, nul: bool = False) -> None:
+    """Print answers. `nul` prints bare paths, as they are, with NUL behind each (xargs -0)."""
+    out = sys.stdout
+    if nul:
+        out.buffer.write(b"".join(os.fsencode(hit.path) + b"\0" for hit in hits))
+    elif form is Format.PATHS:
+        out.buffer.write(b"".join(os.fsencode(hit.path) + b"\n" for hit in hits))
+    elif form is Format.JSON:
+        print_json([_as_dict(hit) for hit in hits])
+    elif form is Format.NDJSON:
+        for hit in hits:
+            print(json.dumps(_as_dict(hit), ensure_ascii=False))
+    elif form is Format.CSV:
+        names = ["rank", "score", "relevance", "path", "modality", "id", "start", "end"]
+        writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_as_dict(hit) for hit in hits)
+    else:
+        for hit in hits:
+            score = "     " if hit.score is None else f"{hit.score:.3f}"
+            print(f"{hit.rank:>3}  {score}  {display(os.fsencode(hit.path))}")
+
+
+def _as_dict(hit: Hit) -> dict[str, Any]:
+    raw = os.fsencode(hit.path)
+    row: dict[str, Any] = {
+        "rank": hit.rank,
+        "score": None if hit.score is None else round(hit.score, 6),
+        "relevance": hit.relevance,
+        "path": raw.decode("utf-8", "replace"),
+        "modality": str(hit.modality),
+        "id": hit.id,
+        "start": hit.start,
+        "end": hit.end,
+    }
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        row["path_bytes"] = base64.b64encode(raw).decode("ascii")
+    return row
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON. A path that is not UTF-8 keeps its place as U+FFFD."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    print(text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def print_failures(failures: Iterable[Failure]) -> None:
+    """A line a file: reason code, path, and what is wrong."""
+    for failure in failures:
+        print(f"{failure.reason}\t{display(os.fsencode(failure.path))}\t{failure.message}")
+
+
+def print_report(report: Report) -> None:
+    """The end of an indexing run, in sentences a person reads."""
+    verb = "would be " if report.dry_run else ""
+    counts = [
+        (report.added, "added"), (report.changed, "changed"), (report.moved, "moved"),
+        (report.copied, "copied"), (report.gone, "gone"), (report.offline, "offline"),
+        (report.unchanged, "unchanged"), (report.skipped, "skipped (not pictures)"),
+        (len(report.failures), "failed"),
+    ]  # fmt: skip
+    said = [f"{count:,} {verb if word == 'added' else ''}{word}" for count, word in counts if count]
+    print(", ".join(said) or "nothing to index here")
+    for failure in report.failures[:10]:
+        note(f"failed: {display(os.fsencode(failure.path))}: {failure.reason}: {failure.message}")
+    if len(report.failures) > 10:
+        note(f"and {len(report.failures) - 10:,} more: mmsearch errors lists them all")
+    for line in report.notes:
+        note(line)
+    if report.interrupted:
+        note("interrupted: what was indexed is safe, run the same command again to go on")
+
+
+def note(line: str) -> None:
+    """A line on stderr; lost without harm when nobody reads it any more."""
+    with suppress(OSError):
+        print(line.encode("utf-8", "replace").decode("utf-8"), file=sys.stderr, flush=True)
+
+
+class Meter:
+    """Progress on stderr: a bar in a terminal, else a line after every commit."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._terminal = sys.stderr.isatty()
+        self._began = time.monotonic()
+        self._said = 0
+
+    def __call__(self, step: Progress) -> None:
+        """Show one step of a run."""
+        if self._terminal:
+            self._draw(step)
+        elif step.committed > self._said or (step.total and step.done == step.total > self._said):
+            self._said = max(step.committed, step.done if step.done == step.total else 0)
+            seconds = time.monotonic() - self._began
+            rate = step.done / seconds if seconds else 0.0
+            left = (step.total - step.done) / rate if rate else 0.0
+            note(
+                f"indexed {step.committed} of {step.total}, {step.failed} failed, "
+                f"{rate:.0f} files/s, {_clock(left)} left"
+            )
+
+    def _draw(self, step: Progress) -> None:
+        if not step.total:
+            print(f"\rlooking: {step.done:,} files", end="", file=sys.stderr, flush=True)
+            return
+        if self._bar is None:
+            from tqdm import tqdm  # only who looks at it pays for it
+
+            print("\r\x1b[K", end="", file=sys.stderr)
+            # smoothing 0.05: the remaining time follows the last minute, not the last file
+            self._bar = tqdm(
+                total=step.total, unit=" files", desc="indexing", smoothing=0.05, leave=False
+            )
+        self._bar.update(step.done - self._bar.n)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+        elif self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

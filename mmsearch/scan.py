@@ -1,0 +1,147 @@
+"""What is on the disk against what is known: the files to read, and those that are missing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mmsearch.catalog import Catalog, Known
+from mmsearch.errors import UsageError
+from mmsearch.files import Stat, WalkRules, display, one_file, vanished, walk
+from mmsearch.records import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A path to go over. `device` when it is a root of its own, which is then remembered."""
+
+    path: bytes
+    device: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A file to read: new, changed, or worth another try.
+
+    `content_id` and `gone` say what the catalog has under this path; `seen` that it has it.
+    """
+
+    path: bytes
+    size: int
+    seen: bool
+    content_id: int | None
+    gone: bool
+
+
+def resolve(catalog: Catalog, paths: Sequence[bytes]) -> tuple[list[Scope], list[bytes]]:
+    """The scopes of a run and the roots that are offline. No paths: every known root.
+
+    A root is offline when it is missing, empty where it had files, or a stranger: on another
+    device than before with none of its files there. Raises UsageError for a path that is
+    not there and was never a root.
+    """
+    roots = {path: device for _, path, device in catalog.roots()}
+    asked = [os.path.realpath(path) for path in paths] or sorted(roots)
+    scopes: list[Scope] = []
+    offline: list[bytes] = []
+    for path in sorted(set(asked)):
+        if any(contains(scope.path, path) for scope in scopes):
+            continue  # a wider path of this run covers it
+        root = next((root for root in roots if contains(root, path)), None)
+        if root is not None and _is_offline(catalog, root, roots[root]):
+            offline.append(root)
+        elif os.path.exists(path):
+            new_or_moved = root is None or root == path
+            scopes.append(Scope(path, os.stat(path).st_dev if new_or_moved else None))
+        elif root is not None:
+            scopes.append(Scope(path, None))  # all that was there is gone
+        else:
+            raise UsageError(f"no such file or folder: {display(path)}")
+    return scopes, sorted(set(offline))
+
+
+def contains(folder: bytes, path: bytes) -> bool:
+    """True for the folder itself and for everything below it."""
+    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
+
+
+def _is_offline(catalog: Catalog, root: bytes, device: int) -> bool:
+    try:
+        status = os.stat(root)
+        if not stat.S_ISDIR(status.st_mode):
+            return False
+        with os.scandir(root) as entries:
+            empty = next(entries, None) is None
+    except OSError as error:
+        return vanished(error)  # one that may not be listed is there: the walk will say so
+    known = catalog.some_files_below(root)
+    if not known:
+        return False
+    # devices are numbered anew at a boot: the files themselves settle whether it is the same
+    return empty or (status.st_dev != device and not any(_is_there(*file) for file in known))
+
+
+def _is_there(path: bytes, size: int) -> bool:
+    try:
+        return os.lstat(path).st_size == size
+    except OSError:
+        return False
+
+
+class Scan:
+    """One pass over a scope, a folder at a time. Memory is bounded by the largest folder.
+
+    After it: `unchanged` and `skipped` count, `missing` has the ids of known files that the
+    walk did not meet, `unreadable` the folders that could not be listed, with the reason.
+    """
+
+    def __init__(
+        self, catalog: Catalog, rules: WalkRules, retry: frozenset[Reason], *, rehash: bool = False
+    ) -> None:
+        self._catalog = catalog
+        self._rules = rules
+        self._retry = retry  # files refused for these reasons are read again
+        self._rehash = rehash
+        self.unchanged = 0
+        self.skipped = 0
+        self.missing = array("q")
+        self.unreadable: dict[bytes, str] = {}
+
+    def run(self, scope: Scope) -> Iterator[Pending | None]:
+        """The files to read, and None for every file that needs nothing."""
+        if not os.path.exists(scope.path):
+            self.missing.extend(self._catalog.files_below(scope.path))
+            return
+        visited: set[bytes] = set()
+        file = os.path.isfile(scope.path)
+        for folder in [one_file(scope.path)] if file else walk(scope.path, self._rules):
+            known = self._catalog.known_files(folder.path)
+            visited.add(folder.path)
+            if folder.error is not None:
+                self.unreadable[folder.path] = folder.error
+            self.skipped += len(folder.odd)
+            for name, found in folder.files:
+                yield self._judge(os.path.join(folder.path, name), found, known.pop(name, None))
+            if not file:
+                self._miss(known)
+        for path in self._catalog.folders_below(scope.path):
+            if path not in visited:
+                self._miss(self._catalog.known_files(path))
+
+    def _judge(self, path: bytes, found: Stat, known: Known | None) -> Pending | None:
+        if known is None:
+            return Pending(path, found.size, seen=False, content_id=None, gone=False)
+        same = known.state == found.figures and not self._rehash
+        if same and not known.gone and known.reason not in self._retry:
+            if known.reason is not None and known.reason.skipped:
+                self.skipped += 1
+            else:
+                self.unchanged += 1
+            return None
+        return Pending(path, found.size, True, known.content_id, known.gone)
+
+    def _miss(self, known: dict[bytes, Known]) -> None:
+        self.missing.extend(file.id for file in known.values() if not file.gone)

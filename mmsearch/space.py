@@ -1,0 +1,201 @@
+"""One encoder's vectors, searched: the catalog's rows through a mapped cache and a store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmsearch.catalog import Catalog
+from mmsearch.durable import storage_error
+from mmsearch.errors import LibraryDamaged
+from mmsearch.vectors import VectorStore, open_store
+from mmsearch.vectors.matrix import Matrix, hash_file, open_matrix, write_matrix
+
+if TYPE_CHECKING:
+    from mmsearch.records import Ids, Vectors
+
+# A cache is written anew when more than this share of its rows is missing or dead:
+# until then the fresh rows are searched beside it, exactly.
+STALE_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """How the cache stands to the catalog: rows cached, rows newer, rows dead; and why unusable."""
+
+    rows: int
+    fresh: int
+    dead: int
+    problem: str | None
+
+
+class Space:
+    """The vectors of one encoder in one library."""
+
+    def __init__(self, catalog: Catalog, cache: Path, row: tuple[int, str, str, int]) -> None:
+        self.id, self.encoder_name, self.fingerprint, self.dim = row
+        self._catalog = catalog
+        self._cache = cache
+        self._store: VectorStore | None = None
+        self._version = -1  # of the catalog when the store was made
+        self.problem: str | None = None  # why the cache is not used
+
+    # -- reading -----------------------------------------------------------------------
+
+    def search(self, query: Vectors, k: int, among: Ids | None = None) -> tuple[Ids, Vectors]:
+        """The vectors nearest to one (dim,) unit row: (m,) ids and (m,) scores, best first.
+
+        Exact: finalists are scored again from the catalog's own, checked vectors. Rows that
+        are no longer in the catalog are passed over.
+        """
+        with self._catalog.snapshot():
+            store = self._refreshed()
+            while True:
+                _, found = store.search(query[None], k, among)
+                ids, rows = self._catalog.vectors_of(found[0].tolist())
+                dead = np.setdiff1d(found[0], ids)
+                if not len(dead):
+                    break
+                store.remove(dead)
+        scores = rows @ query if len(ids) else np.empty(0, np.float32)
+        order = np.lexsort((ids, -scores))
+        return ids[order], scores[order]
+
+    def hide(self, ids: Sequence[int]) -> None:
+        """Leave these out of searches until the catalog changes: they stand for no item now."""
+        if self._store is not None:
+            self._store.remove(np.array(ids, np.int64))
+
+    def _refreshed(self) -> VectorStore:
+        """The store as of this snapshot of the catalog."""
+        version = self._catalog.data_version()
+        if self._store is not None and version == self._version:
+            return self._store
+        # hidden rows may be back, so a changed catalog begins with a new store over the map
+        record = self._catalog.cache(self.id)
+        matrix = self._open(record) if record else None
+        store = open_store("auto", self.dim, matrix)
+        for ids, rows in self._catalog.vectors_after(self.id, matrix.last_id if matrix else 0):
+            store.add(ids, rows)
+        self._store, self._version = store, version
+        return store
+
+    def _open(self, record: dict[str, Any]) -> Matrix | None:
+        """The matrix of this record, None (and `problem`) when it is not what was written."""
+        path = str(self._cache / record["file"])
+        self.problem = None
+        try:
+            if _figures(path) != _recorded(record) and hash_file(path) != record["sha256"]:
+                self.problem = f"{path} is not what was written"
+                return None
+            matrix = open_matrix(path)
+        except (OSError, LibraryDamaged) as error:
+            self.problem = str(error)
+            return None
+        head = (matrix.generation, len(matrix.ids), matrix.last_id, matrix.fingerprint)
+        expected = (record["generation"], record["rows"], record["last_id"], self.fingerprint)
+        if head != expected or matrix.rows.shape[1] != self.dim:
+            self.problem = f"{path} belongs to another state of the library"
+            return None
+        return matrix
+
+    # -- writing and checking ----------------------------------------------------------
+
+    def state(self, *, hashed: bool = False) -> CacheState:
+        """How the cache stands; `hashed` reads it in full."""
+        with self._catalog.snapshot():
+            record = self._catalog.cache(self.id)
+            total, _ = self._catalog.count_vectors(self.id)
+            if record is None:
+                return CacheState(0, total, 0, None)
+            fresh, _ = self._catalog.count_vectors(self.id, after=record["last_id"])
+            matrix = self._open(record)
+            if matrix is not None and hashed:
+                self._compare(record, matrix)
+            return CacheState(record["rows"], fresh, record["rows"] - (total - fresh), self.problem)
+
+    def _compare(self, record: dict[str, Any], matrix: Matrix) -> None:
+        """Set `problem` unless the file's hash is right and its rows are the catalog's."""
+        if hash_file(matrix.path) != record["sha256"]:
+            self.problem = f"{matrix.path} is not what was written"
+            return
+        for ids, rows in self._catalog.vectors_after(self.id, 0):
+            old = ids <= matrix.last_id
+            at = np.searchsorted(matrix.ids, ids[old]).clip(max=max(len(matrix.ids) - 1, 0))
+            if not len(at):
+                continue
+            if not (
+                np.array_equal(matrix.ids[at], ids[old])
+                and np.array_equal(matrix.rows[at], rows[old])
+            ):
+                self.problem = f"{matrix.path} has other vectors than the catalog"
+                return
+
+    def write_cache(self, *, always: bool = False) -> bool:
+        """Write the matrix file anew when too much of it is stale; True when it was written.
+
+        The caller is the one writer. Raises DiskFull or StorageFailed; the library is then
+        as searchable as before.
+        """
+        state = self.state()
+        stale = state.fresh + state.dead > STALE_SHARE * state.rows
+        if not (always or stale or state.problem):
+            self._accept()
+            return False
+        record = self._catalog.cache(self.id)
+        generation = record["generation"] + 1 if record else 1
+        count, last_id = self._catalog.count_vectors(self.id)
+        name = f"space-{self.id}-{generation}.matrix"
+        path = str(self._cache / name)
+        try:
+            self._cache.mkdir(mode=0o700, exist_ok=True)
+            blocks = self._catalog.vectors_after(self.id, 0)
+            sha256 = write_matrix(
+                path, blocks, count, self.dim, generation, last_id, self.fingerprint
+            )
+            figures = _figures(path)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        with self._catalog.transaction():
+            self._catalog.put_cache(
+                self.id, generation=generation, file=name, rows=count, last_id=last_id,
+                sha256=sha256, **figures,
+            )  # fmt: skip
+        self._remove_others(name)
+        return True
+
+    def _accept(self) -> None:
+        """Record the file's new figures when it was copied with its library: no more hashing."""
+        record = self._catalog.cache(self.id)
+        if record:
+            figures = _figures(str(self._cache / record["file"]))
+            if figures != _recorded(record):
+                with self._catalog.transaction():
+                    self._catalog.put_cache(**(record | figures))
+
+    def _remove_others(self, keep: str) -> None:
+        """Older generations and what an interrupted writer left. Readers keep their maps."""
+        with suppress(OSError):
+            for name in os.listdir(self._cache):
+                if name.startswith(f"space-{self.id}-") and name != keep:
+                    os.unlink(self._cache / name)
+
+
+def _figures(path: str) -> dict[str, int]:
+    status = os.stat(path)
+    return {
+        "size": status.st_size,
+        "inode": status.st_ino,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+    }
+
+
+def _recorded(record: dict[str, Any]) -> dict[str, int]:
+    return {key: record[key] for key in ("size", "inode", "mtime_ns", "ctime_ns")}

@@ -1,0 +1,145 @@
+"""Exact search with numpy alone: the store every other one is measured against."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeGuard
+
+import numpy as np
+
+from mmsearch.vectors.matrix import Matrix, open_matrix, write_matrix
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mmsearch.records import Ids, Vectors
+
+_BLOCK = 16_384  # rows copied at a time: 16 MB at 256 dimensions
+
+
+class ExactStore:
+    """Inner products with every row. A mapped base, and rows added since in memory."""
+
+    def __init__(self, dim: int, base: Matrix | None = None) -> None:
+        self.dim = dim
+        self._blocks: list[_Block] = [_Block(base.ids, base.rows)] if base else []
+
+    def __len__(self) -> int:
+        return sum(block.alive for block in self._blocks)
+
+    def add(self, ids: Ids, vectors: Vectors) -> None:
+        """See VectorStore."""
+        if len(ids) == 0:
+            return
+        last = self._blocks[-1] if self._blocks else None
+        if last and len(last.ids) and ids[0] <= last.ids[-1]:
+            raise ValueError(f"id {ids[0]} does not come after {last.ids[-1]}")
+        if last and len(last.ids) < _BLOCK and last.alive == len(last.ids):
+            # many small additions grow one block rather than a long list of them
+            self._blocks[-1] = _Block(
+                np.concatenate([last.ids, ids]), np.concatenate([last.rows, vectors])
+            )
+        else:
+            self._blocks.append(_Block(np.asarray(ids), np.asarray(vectors, np.float32)))
+
+    def remove(self, ids: Ids) -> None:
+        """See VectorStore."""
+        for block in self._blocks:
+            block.remove(ids)
+
+    def search(
+        self, queries: Vectors, k: int, among: Ids | None = None
+    ) -> tuple[NDArray[np.float32], Ids]:
+        """See VectorStore."""
+        found: list[tuple[NDArray[np.float32], Ids]] = []
+        for block in self._blocks:
+            keep = block.positions(among)
+            size = len(block.ids) if keep is None else len(keep)
+            if size and k > 0:
+                scores, positions = self._nearest(queries, block.rows, min(k, size), keep)
+                found.append((scores, block.ids[positions]))
+        if not found:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        scores = np.concatenate([s for s, _ in found], axis=1)
+        ids = np.concatenate([i for _, i in found], axis=1)
+        order = np.lexsort((ids, -scores), axis=1)[:, :k]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+
+    def save(self, path: str, generation: int, fingerprint: str) -> Matrix:
+        """See VectorStore."""
+        last = int(self._blocks[-1].ids[-1]) if self._blocks else 0
+        pieces = (piece for block in self._blocks for piece in block.pieces())
+        write_matrix(path, pieces, len(self), self.dim, generation, last, fingerprint)
+        return open_matrix(path)
+
+    def _nearest(
+        self, queries: Vectors, rows: Vectors, k: int, keep: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores (q, k) and positions (q, k) of the best rows; ties by position."""
+        if few(keep, len(rows)):
+            scores, positions = self._nearest(queries, rows[keep], k, None)
+            return scores, keep[positions]
+        scores = queries @ rows.T  # (q, n)
+        if keep is not None:
+            left_out = np.ones(len(rows), bool)
+            left_out[keep] = False
+            scores[:, left_out] = -np.inf  # never among the k: k is at most len(keep)
+        if k < scores.shape[1]:
+            # every row that ties with the k-th has to be seen, or the tie would be broken
+            # by chance: take all at or above the k-th score, then order and cut
+            kth = np.partition(scores, -k, axis=1)[:, -k]
+            pairs = zip(scores, kth, strict=True)
+            positions = np.stack([_ordered(s, np.flatnonzero(s >= least), k) for s, least in pairs])
+        else:
+            positions = np.stack([_ordered(row, np.arange(len(row)), k) for row in scores])
+        return np.take_along_axis(scores, positions, 1), positions
+
+
+def few(keep: NDArray[np.int64] | None, rows: int) -> TypeGuard[NDArray[np.int64]]:
+    """True when copying the kept rows costs less than scoring all of them."""
+    return keep is not None and len(keep) * 8 < rows
+
+
+def _ordered(
+    scores: NDArray[np.float32], positions: NDArray[np.int64], k: int
+) -> NDArray[np.int64]:
+    order: NDArray[np.int64] = np.lexsort((positions, -scores[positions]))[:k]
+    return positions[order]
+
+
+class _Block:
+    """Rows that lie together, ids rising, some of them perhaps removed."""
+
+    def __init__(self, ids: Ids, rows: Vectors) -> None:
+        self.ids = ids
+        self.rows = rows
+        self.alive = len(ids)
+        self._mask: NDArray[np.bool_] | None = None  # True: can be found; None: all
+
+    def remove(self, ids: Ids) -> None:
+        positions = self._find(ids)
+        if len(positions):
+            if self._mask is None:
+                self._mask = np.ones(len(self.ids), bool)
+            self._mask[positions] = False
+            self.alive = int(self._mask.sum())
+
+    def positions(self, among: Ids | None) -> NDArray[np.int64] | None:
+        """Positions that may be found, rising; None for all of them."""
+        if among is None:
+            return None if self._mask is None else np.flatnonzero(self._mask)
+        positions = self._find(among)
+        return positions if self._mask is None else positions[self._mask[positions]]
+
+    def pieces(self) -> list[tuple[Ids, Vectors]]:
+        if self._mask is None:
+            starts = range(0, len(self.ids), _BLOCK)
+            return [(self.ids[s : s + _BLOCK], self.rows[s : s + _BLOCK]) for s in starts]
+        return [(self.ids[self._mask], self.rows[self._mask])]
+
+    def _find(self, ids: Ids) -> NDArray[np.int64]:
+        if not len(self.ids):
+            return np.empty(0, np.int64)
+        wanted = np.unique(np.asarray(ids, np.int64))
+        positions = np.searchsorted(self.ids, wanted).clip(max=len(self.ids) - 1)
+        found: NDArray[np.int64] = positions[self.ids[positions] == wanted]
+        return found

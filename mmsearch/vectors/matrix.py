@@ -1,0 +1,114 @@
+"""The matrix file: ids and rows as they lie in memory, behind a checked header.
+
+A cache: everything in it stands in the catalog too. It is written to a temporary name,
+synced and renamed; the catalog then records its SHA-256. indexes/README.md has the format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmsearch.durable import private, replace
+from mmsearch.errors import LibraryDamaged
+
+if TYPE_CHECKING:
+    from mmsearch.records import Ids, Vectors
+
+MAGIC = b"MMSMATRX"
+VERSION = 1
+# magic, version, dim, rows, generation, last id, dtype, fingerprint of the encoder
+_HEADER = struct.Struct("<8sIIQQq8s64s")
+_START = 4096  # where the ids begin: a page, so that rows lie aligned when mapped
+_DTYPE = b"float32\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A matrix file, mapped: (rows,) ids rising, (rows, dim) float32 unit rows."""
+
+    path: str
+    generation: int
+    fingerprint: str
+    last_id: int  # the highest id when it was written; newer rows are not in here
+    ids: Ids
+    rows: Vectors
+
+
+def write_matrix(  # noqa: PLR0917
+    path: str,
+    blocks: Iterable[tuple[Ids, Vectors]],
+    rows: int,
+    dim: int,
+    generation: int,
+    last_id: int,
+    fingerprint: str,
+) -> str:
+    """Stream blocks of (ids, rows) into a new file; return its SHA-256 as hex.
+
+    Never more than a block in memory. The file appears under `path` whole and synced, or
+    not at all. Raises OSError, and ValueError when the blocks hold another number of rows.
+    """
+    temporary = f"{path}.new"
+    ids_at, rows_at, end = _layout(rows, dim)
+    with open(temporary, "w+b", opener=private) as file:
+        header = _HEADER.pack(
+            MAGIC, VERSION, dim, rows, generation, last_id, _DTYPE, fingerprint.encode("ascii")
+        )
+        file.write(header)
+        done = 0
+        for ids, vectors in blocks:
+            file.seek(ids_at + done * 8)
+            file.write(np.ascontiguousarray(ids, "<i8").tobytes())
+            file.seek(rows_at + done * dim * 4)
+            file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
+            done += len(ids)
+        if done != rows:
+            raise ValueError(f"{done} rows for a matrix of {rows}")
+        file.truncate(end)
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    replace(temporary, path)
+    return digest
+
+
+def open_matrix(path: str) -> Matrix:
+    """Map a matrix file. Raises FileNotFoundError, or LibraryDamaged when it cannot be one.
+
+    Only the header is judged here: whoever opens it compares the hash.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(_HEADER.size)
+        if len(head) < _HEADER.size or head[: len(MAGIC)] != MAGIC:
+            raise LibraryDamaged(f"{path} is not a matrix of mmsearch")
+        _, version, dim, rows, generation, last_id, dtype, mark = _HEADER.unpack(head)
+        ids_at, rows_at, end = _layout(rows, dim)
+        if (version, dtype) != (VERSION, _DTYPE) or size != end or not dim:
+            raise LibraryDamaged(f"{path}: its header does not fit its {size} bytes")
+        # one read-only map for both; numpy views of it keep it open
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    fingerprint = mark.rstrip(b"\0").decode("ascii", "replace")
+    ids = np.frombuffer(pages, "<i8", rows, ids_at)
+    matrix = np.frombuffer(pages, "<f4", rows * dim, rows_at).reshape(rows, dim)
+    return Matrix(path, generation, fingerprint, last_id, ids, matrix)
+
+
+def hash_file(path: str) -> str:
+    """The SHA-256 of a file as hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _layout(rows: int, dim: int) -> tuple[int, int, int]:
+    rows_at = _START + -(-rows * 8 // 64) * 64  # rows start on a cache line
+    return _START, rows_at, rows_at + rows * dim * 4
