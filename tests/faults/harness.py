@@ -72,6 +72,24 @@ class Preload:
             own["FAULT_DENY"] = "\n".join(f"{error}:{path}" for error, path in deny)
         return own
 
+    def start(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        mode: str = "count",
+        at: int = 0,
+        **environment: str,
+    ) -> subprocess.Popen[str]:
+        """Starts the command with the changes below `folder` counted and `mode` at the n-th."""
+        faults = self.environment(folder, mode, at, _fresh_log(folder))
+        return subprocess.Popen(
+            command,
+            env=os.environ | environment | faults,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def run(
         self,
         command: Sequence[str],
@@ -80,19 +98,24 @@ class Preload:
         at: int = 0,
         **environment: str,
     ) -> Outcome:
-        """Runs the command with the changes below `folder` counted and `mode` at the n-th."""
-        log = folder.with_name(f"{folder.name}.{mode}-{at}.log")
-        log.unlink(missing_ok=True)
-        faults = self.environment(folder, mode, at, log)
-        ended = subprocess.run(
-            command,
-            env=os.environ | environment | faults,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Outcome(ended.returncode, ended.stdout, ended.stderr, read_log(log))
+        """`start`, and how it ended."""
+        process = self.start(command, folder, mode, at, **environment)
+        try:
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+        return Outcome(process.returncode, out, err, read_log(log_of(folder)))
+
+
+def log_of(folder: Path) -> Path:
+    """Where the changes to a folder are logged: beside it."""
+    return folder.with_name(f"{folder.name}.log")
+
+
+def _fresh_log(folder: Path) -> Path:
+    log = log_of(folder)
+    log.unlink(missing_ok=True)
+    return log
 
 
 def read_log(log: Path) -> list[Change]:

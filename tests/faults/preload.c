@@ -21,8 +21,11 @@
  *             eio-forever     so do all later ones
  *             enospc-forever  it and all later ones that need room fail with ENOSPC
  *             fsync-once      one fsync or fdatasync fails with EIO
+ *             stop            SIGSTOP before the change, which is made after SIGCONT: so
+ *                             that a test can act at that moment without a clock
  *             A mode that does not fit the n-th change (torn: not a write, fsync-once:
  *             not a sync, enospc: needs no room) waits for the next it fits.
+ *             A process that has forked and changed these variables calls fault_configure().
  * FAULT_LOG   a file outside FAULT_DIR to which each change is appended before it is
  *             made: "n pid call fault path", fault being "-" or the mode; so what was
  *             tried is known even after a SIGKILL, and its last line gives the count
@@ -55,11 +58,11 @@
 #undef creat
 #undef creat64
 
-enum mode { COUNT, KILL, TORN, EIO_ONCE, EIO_FOREVER, ENOSPC_FOREVER, FSYNC_ONCE };
+enum mode { COUNT, KILL, TORN, EIO_ONCE, EIO_FOREVER, ENOSPC_FOREVER, FSYNC_ONCE, STOP };
 enum kind { WRITE, SYNC, MAKE, OTHER }; /* what decides which modes fit a call */
 
 static const char *mode_names[] = {"count",       "kill",           "torn",      "eio-once",
-                                   "eio-forever", "enospc-forever", "fsync-once"};
+                                   "eio-forever", "enospc-forever", "fsync-once", "stop"};
 
 static const char *fault_dir, *fault_log, *fault_deny;
 static size_t fault_dir_length;
@@ -68,7 +71,7 @@ static long fault_at;
 static atomic_long counted;
 static atomic_int spent; /* a mode that strikes once has struck */
 
-__attribute__((constructor)) static void configure(void)
+__attribute__((constructor)) void fault_configure(void)
 {
     const char *mode = getenv("FAULT_MODE"), *at = getenv("FAULT_AT");
     fault_dir = getenv("FAULT_DIR");
@@ -76,6 +79,8 @@ __attribute__((constructor)) static void configure(void)
     fault_deny = getenv("FAULT_DENY");
     fault_dir_length = fault_dir ? strlen(fault_dir) : 0;
     fault_at = at ? atol(at) : LONG_MAX;
+    fault_mode = COUNT;
+    counted = spent = 0;
     for (size_t i = 0; mode && i < sizeof mode_names / sizeof *mode_names; i++)
         if (strcmp(mode, mode_names[i]) == 0)
             fault_mode = (enum mode)i;
@@ -173,6 +178,10 @@ static enum verdict judge(enum kind kind, const char *call, const char *path)
         die();
     if (fault_mode == TORN)
         return TEAR;
+    if (fault_mode == STOP) {
+        syscall(SYS_kill, (long)getpid(), SIGSTOP);
+        return PASS;
+    }
     errno = fault_mode == ENOSPC_FOREVER ? ENOSPC : EIO;
     return FAIL;
 }

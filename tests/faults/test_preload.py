@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -112,8 +114,10 @@ for word in (b"abcd", b"efgh", b"ijkl"):
         print(error.errno)
 """
 
+    folder = tmp_path / "d"
+
     def run(mode: str, at: int) -> tuple[int, str, bytes]:
-        folder = empty(tmp_path / "d")
+        empty(folder)
         outcome = preload.run(python(program, folder), folder, mode, at)
         written = (folder / "f").read_bytes() if (folder / "f").exists() else b"absent"
         return outcome.code, outcome.out, written
@@ -129,6 +133,14 @@ for word in (b"abcd", b"efgh", b"ijkl"):
     assert run("enospc-forever", 3) == (0, "28\n28\n", b"abcd"), "a sync needs no room"
     assert run("fsync-once", 4) == (0, "5\n", b"abcdefghijkl")
     assert run("kill", 8) == (0, "", b"abcdefghijkl")
+
+    process = preload.start(python(program, empty(folder)), folder, "stop", 4)
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    assert (folder / "f").read_bytes() == b"abcd", "the fourth change waits"
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=60)
+    assert (process.returncode, (folder / "f").read_bytes()) == (0, b"abcdefghijkl")
 
 
 def test_opening_a_denied_path_fails(preload: Preload, tmp_path: Path) -> None:
