@@ -14,6 +14,7 @@ import os
 import random
 import socket
 import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, features
 
+import mmsearch
 from mmsearch.records import Reason
 
 # What must become of a file; any other value is the Reason code it must be named with.
@@ -597,3 +599,15 @@ def sparse(path: bytes, head: bytes) -> None:
         except OSError:
             continue
     raise OSError(f"no sparse files here: {path!r}")
+
+
+# -- running the program -----------------------------------------------------------------
+
+
+def run_mmsearch(*arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """The real command line in a process of its own, this checkout's package imported."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(mmsearch.__file__)))
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | options.pop("env", {})
+    command = [sys.executable, "-m", "mmsearch", *arguments]
+    return subprocess.run(command, capture_output=True, env=environment, check=False, **options)
