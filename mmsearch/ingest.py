@@ -74,6 +74,7 @@ class Ingest:
         self._batch: list[_Ready] = []
         self._pictures: list[tuple[_Ready, Pixels]] = []  # decoded, waiting for the encoder
         self._vectors: dict[bytes, Vectors] = {}  # by digest, of the batch: (1, dim)
+        self._known: dict[bytes, int] = {}  # content ids by digest, as far as the batch asked
         self._retry: list[Pending] = []
         self._tries: Counter[bytes] = Counter()
         self._moved: set[int] = set()
@@ -174,9 +175,7 @@ class Ingest:
 
     def _worth_decoding(self, pending: Pending) -> bool:
         """False where the content may be known: then its digest alone is asked first."""
-        if self.space is None or pending.content_id is not None:
-            return False
-        return not self.catalog.has_size(pending.size)
+        return self.space is not None and pending.content_id is None and not pending.familiar
 
     def _take(
         self, pending: Pending, outcome: Outcome, pool: DecoderPool, asked: dict[bytes, Pending]
@@ -191,16 +190,20 @@ class Ingest:
         ready.content = Content(
             outcome.digest, Modality.IMAGE, outcome.format, outcome.width, outcome.height
         )
-        known = outcome.digest in self._vectors or self.catalog.content_id(outcome.digest)
-        if known or self.space is None:
-            self._batch.append(ready)
-        elif outcome.pixels is None:  # its digest turned out to be new
-            asked[pending.path] = pending
-            pool.submit(Job(pending.path))
-        else:
+        if outcome.pixels is not None:
             self._pictures.append((ready, outcome.pixels))
             if len(self._pictures) >= _ENCODE:
                 self._encode()
+            return
+        self._look_up([outcome.digest])
+        if outcome.digest in self._known or self.space is None:
+            self._batch.append(ready)
+        else:  # its digest turned out to be new
+            asked[pending.path] = pending
+            pool.submit(Job(pending.path))
+
+    def _look_up(self, digests: list[bytes]) -> None:
+        self._known |= self.catalog.content_ids([d for d in digests if d not in self._known])
 
     def _again(self, pending: Pending) -> bool:
         """Queue a file that changed under us for another try, if it has one left."""
@@ -211,17 +214,21 @@ class Ingest:
         return True
 
     def _encode(self) -> None:
-        """Turn the waiting pictures into vectors, each content once."""
-        new = {ready.content.digest: pixels for ready, pixels in self._pictures if ready.content}
-        rows = self.encoder.encode(Modality.IMAGE, list(new.values()))
+        """Turn the waiting pictures into vectors, each new content once."""
+        waiting = {
+            ready.content.digest: pixels for ready, pixels in self._pictures if ready.content
+        }
+        self._look_up(list(waiting))
+        new = [d for d in waiting if d not in self._known and d not in self._vectors]
+        rows = self.encoder.encode(Modality.IMAGE, [waiting[digest] for digest in new])
         # the length of a unit row is 1; NaN, Inf and zero rows have none that compares
-        lengths = np.linalg.norm(rows, axis=1)
-        sound = np.abs(lengths - 1) < 0.01
-        for digest, row, good in zip(new, rows, sound, strict=True):
-            if good:
-                self._vectors[digest] = row[None]
+        sound = np.abs(np.linalg.norm(rows, axis=1) - 1) < 0.01
+        self._vectors |= {
+            d: row[None] for d, row, good in zip(new, rows, sound, strict=True) if good
+        }
         for ready, _ in self._pictures:
-            if ready.content and ready.content.digest not in self._vectors:
+            digest = ready.content.digest if ready.content else b""
+            if digest not in self._known and digest not in self._vectors:
                 ready.content, ready.reason = None, Reason.NONFINITE
                 ready.message = "the model gave no usable vector for it"
             self._batch.append(ready)
@@ -255,6 +262,7 @@ class Ingest:
         for ready, fate in fates:
             self._settle(ready, fate)
         self._vectors.clear()
+        self._known.clear()
 
     def _write(self, ready: _Ready) -> str:
         """Write one file to the catalog; what became of it, in the report's words."""
@@ -268,11 +276,12 @@ class Ingest:
         if origin is not None:
             self.catalog.move_file(origin, path, state)
             return fate
-        content_id = self.catalog.content_id(ready.content.digest)
+        content_id = self._known.get(ready.content.digest)
         if content_id is None:
             assert self.space is not None
             rows = self._vectors[ready.content.digest]
             content_id = self.catalog.put_content(ready.content, self.space.id, rows)
+            self._known[ready.content.digest] = content_id
         self.catalog.put_file(path, state, content_id=content_id, modality=ready.content.modality)
         return fate
 
@@ -286,7 +295,7 @@ class Ingest:
             if ready.reason is Reason.UNREADABLE and _state(pending.path) is None:
                 return "vanished", None  # deleted since the scan: nobody's fault
             return "skipped" if ready.reason and ready.reason.skipped else "failed", None
-        content_id = self.catalog.content_id(ready.content.digest)
+        content_id = self._known.get(ready.content.digest)
         if pending.content_id is not None:
             if pending.gone:
                 return "added", None

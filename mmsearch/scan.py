@@ -26,14 +26,15 @@ class Scope:
 class Pending:
     """A file to read: new, changed, or worth another try.
 
-    `content_id` and `gone` say what the catalog has under this path; `seen` that it has it.
+    `content_id` and `gone` say what the catalog has under this path, `seen` that it has it.
+    `familiar`: some indexed file has as many bytes, so that the content may be known.
     """
 
     path: bytes
-    size: int
     seen: bool
     content_id: int | None
     gone: bool
+    familiar: bool
 
 
 def resolve(catalog: Catalog, paths: Sequence[bytes]) -> tuple[list[Scope], list[bytes]]:
@@ -123,25 +124,38 @@ class Scan:
             if folder.error is not None:
                 self.unreadable[folder.path] = folder.error
             self.skipped += len(folder.odd)
+            pending: list[tuple[bytes, Stat, Known | None]] = []
             for name, found in folder.files:
-                yield self._judge(os.path.join(folder.path, name), found, known.pop(name, None))
+                before = known.pop(name, None)
+                if before is None or self._is_pending(found, before):
+                    pending.append((os.path.join(folder.path, name), found, before))
+                else:
+                    yield None
+            sizes = self._catalog.known_sizes([found.size for _, found, _ in pending])
+            for path, found, before in pending:
+                yield _pending(path, before, found.size in sizes)
             if not file:
                 self._miss(known)
         for path in self._catalog.folders_below(scope.path):
             if path not in visited:
                 self._miss(self._catalog.known_files(path))
 
-    def _judge(self, path: bytes, found: Stat, known: Known | None) -> Pending | None:
-        if known is None:
-            return Pending(path, found.size, seen=False, content_id=None, gone=False)
+    def _is_pending(self, found: Stat, known: Known) -> bool:
+        """True when a known file has to be read; otherwise it is counted."""
         same = known.state == found.figures and not self._rehash
-        if same and not known.gone and known.reason not in self._retry:
-            if known.reason is not None and known.reason.skipped:
-                self.skipped += 1
-            else:
-                self.unchanged += 1
-            return None
-        return Pending(path, found.size, True, known.content_id, known.gone)
+        if not same or known.gone or known.reason in self._retry:
+            return True
+        if known.reason is not None and known.reason.skipped:
+            self.skipped += 1
+        else:
+            self.unchanged += 1
+        return False
 
     def _miss(self, known: dict[bytes, Known]) -> None:
         self.missing.extend(file.id for file in known.values() if not file.gone)
+
+
+def _pending(path: bytes, known: Known | None, familiar: bool) -> Pending:
+    if known is None:
+        return Pending(path, False, None, False, familiar)
+    return Pending(path, True, known.content_id, known.gone, familiar)

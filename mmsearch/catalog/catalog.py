@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import Connection, Select, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from mmsearch.catalog import connection as connections
 from mmsearch.catalog.migrations import MIGRATIONS, migrate, schema_version
@@ -24,6 +35,7 @@ from mmsearch.catalog.tables import (
     files,
     folders,
     items,
+    metadata,
     roots,
     settings,
     spaces,
@@ -38,6 +50,10 @@ if TYPE_CHECKING:
 
 _CHUNK = 4096  # vectors read at a time: 2 MB at 256 dimensions
 _VARIABLES = 500  # ids a statement: SQLite's least limit is 999
+_INSERT = {table.name: insert(table) for table in metadata.sorted_tables}
+_FILE_AT = select(files.c.id, files.c.content_id).where(
+    files.c.folder_id == bindparam("folder"), files.c.name == bindparam("name")
+)
 _FOLDER = (0, 0, 0)  # the state of a folder that could not be listed; no file has inode 0
 
 
@@ -85,6 +101,11 @@ class Catalog:
     def __init__(self, path: Path, connection: Connection) -> None:
         self.path = path
         self._connection = connection
+        self._folder_ids: dict[bytes, int] = {}
+        # written together at the end of a transaction: one statement for many rows
+        self._new_items: list[dict[str, Any]] = []
+        self._new_vectors: list[dict[str, Any]] = []
+        self._loose: set[int | None] = set()  # contents that may have lost their last file
 
     @classmethod
     def open(cls, path: Path, *, write: bool = False) -> Catalog:
@@ -181,6 +202,8 @@ class Catalog:
         """All or nothing. What is inside is on the disk when the block ends."""
         with connections.translated(self.path), self._connection.begin():
             yield
+            self._flush()
+            self._drop_unused()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -221,11 +244,12 @@ class Catalog:
 
     def folder_id(self, path: bytes) -> int:
         """The id of a folder, made when it is new."""
-        found = self._connection.execute(select(folders.c.id).where(folders.c.path == path))
-        known = found.scalar()
+        known = self._folder_ids.get(path)
         if known is None:
-            known = self._insert(folders, path=path)
-        return int(known)
+            query = select(folders.c.id).where(folders.c.path == path)
+            known = self._connection.execute(query).scalar() or self._insert(folders, path=path)
+            self._folder_ids[path] = known
+        return known
 
     def folders_below(self, path: bytes) -> list[bytes]:
         """`path` and every known folder below it, sorted."""
@@ -261,11 +285,14 @@ class Catalog:
                 )
             }
 
-    def has_size(self, size: int) -> bool:
-        """True when some indexed file has this many bytes, and so may have the same content."""
-        query = select(files.c.id).where(files.c.size == size, files.c.content_id.is_not(None))
+    def known_sizes(self, sizes: Sequence[int]) -> set[int]:
+        """Those of these sizes that some indexed file has, and so perhaps its content."""
+        found: set[int] = set()
         with self.snapshot():
-            return self._connection.execute(query.limit(1)).first() is not None
+            for chunk in _chunks(sorted(set(sizes))):
+                query = select(files.c.size).where(files.c.size.in_(chunk))
+                found.update(self._connection.execute(query.distinct()).scalars())
+        return found
 
     def count_below(self, path: bytes) -> int:
         """How many files below a path are indexed and not gone."""
@@ -364,8 +391,7 @@ class Catalog:
             "size": size, "mtime_ns": mtime_ns, "inode": inode, "content_id": content_id,
             "reason": reason, "message": message, "gone_at": None,
         }  # fmt: skip
-        here = (files.c.folder_id == folder_id) & (files.c.name == name)
-        old = self._connection.execute(select(files.c.id, files.c.content_id).where(here)).first()
+        old = self._connection.execute(_FILE_AT, {"folder": folder_id, "name": name}).first()
         if old is None:
             file_id = self._insert(
                 files, folder_id=folder_id, name=name, added_at=int(time.time()), **values
@@ -375,10 +401,11 @@ class Catalog:
             self._connection.execute(update(files).where(files.c.id == file_id).values(values))
             if old.content_id == content_id:
                 return
+            self._flush()  # an item of this file may be among the new ones
             self._connection.execute(delete(items).where(items.c.file_id == file_id))
-            self._drop_unused([old.content_id])
+            self._loose.add(old.content_id)
         if content_id is not None:
-            self._insert(items, file_id=file_id, part=0, modality=modality)
+            self._new_items.append({"file_id": file_id, "part": 0, "modality": modality})
 
     def move_file(self, file_id: int, path: bytes, state: tuple[int, int, int]) -> None:
         """A known file is now under another path: same id, same items, same vectors."""
@@ -386,8 +413,8 @@ class Catalog:
         folder_id = self.folder_id(folder)
         size, mtime_ns, inode = state
         # whatever was recorded under the new path has been replaced by this file
-        there = select(files.c.id).where(files.c.folder_id == folder_id, files.c.name == name)
-        replaced = self._connection.execute(there).scalar()
+        there = {"folder": folder_id, "name": name}
+        replaced = self._connection.execute(_FILE_AT, there).scalar()
         if replaced is not None:
             self.drop_files([replaced])
         self._connection.execute(
@@ -414,7 +441,7 @@ class Catalog:
             held = select(files.c.content_id).where(here).distinct()
             content_ids = list(self._connection.execute(held).scalars())
             self._connection.execute(delete(files).where(here))
-            self._drop_unused(content_ids)
+            self._loose.update(content_ids)
 
     def files_below(self, path: bytes) -> list[int]:
         """The ids of the file at `path` or of all files below it."""
@@ -433,6 +460,7 @@ class Catalog:
         dropped = self._connection.execute(delete(roots).where(_below(roots.c.path, path)))
         empty = ~exists().where(files.c.folder_id == folders.c.id)
         self._connection.execute(delete(folders).where(empty))
+        self._folder_ids.clear()
         return int(dropped.rowcount)
 
     def problems(self, *, skipped: bool = False) -> list[tuple[bytes, Reason, str]]:
@@ -452,11 +480,15 @@ class Catalog:
 
     # -- contents and vectors ----------------------------------------------------------
 
-    def content_id(self, digest: bytes) -> int | None:
-        """The id of the content with this digest, None when it is new."""
-        query = select(contents.c.id).where(contents.c.digest == digest)
+    def content_ids(self, digests: Sequence[bytes]) -> dict[bytes, int]:
+        """The ids of those contents that are known."""
+        found: dict[bytes, int] = {}
         with self.snapshot():
-            return self._connection.execute(query).scalar()
+            for chunk in _chunks(digests):
+                query = select(contents.c.digest, contents.c.id)
+                rows = self._connection.execute(query.where(contents.c.digest.in_(chunk)))
+                found.update((digest, id) for digest, id in rows)
+        return found
 
     def put_content(self, content: Content, space_id: int, rows: Vectors) -> int:
         """Add a content with its (parts, dim) unit rows; return its id."""
@@ -467,10 +499,11 @@ class Catalog:
         )  # fmt: skip
         for part, row in enumerate(rows):
             data = row.astype("<f2").tobytes()
-            self._insert(
-                vectors,
-                space_id=space_id, content_id=content_id, part=part, data=data,
-                crc=zlib.crc32(data),
+            self._new_vectors.append(
+                {
+                    "space_id": space_id, "content_id": content_id, "part": part, "data": data,
+                    "crc": zlib.crc32(data),
+                }
             )  # fmt: skip
         return content_id
 
@@ -643,21 +676,27 @@ class Catalog:
 
     # -- helpers -----------------------------------------------------------------------
 
-    def _insert(self, table: Any, **values: Any) -> int:
-        result = self._connection.execute(insert(table).values(**values))
+    def _insert(self, table: Table, **values: Any) -> int:
+        result = self._connection.execute(_INSERT[table.name], values)
         key = result.inserted_primary_key
         return int(key[0]) if key else 0
 
-    def _drop_unused(self, content_ids: Iterable[int | None]) -> None:
-        """Drop contents that no file has any more; their vectors go with them."""
-        for content_id in content_ids:
-            if content_id is not None:
-                self._connection.execute(
-                    delete(contents).where(
-                        contents.c.id == content_id,
-                        ~exists().where(files.c.content_id == content_id),
-                    )
-                )
+    def _flush(self) -> None:
+        for table, rows in ((items, self._new_items), (vectors, self._new_vectors)):
+            if rows:
+                self._connection.execute(_INSERT[table.name], rows)
+                rows.clear()
+
+    def _drop_unused(self) -> None:
+        """Drop contents that no file has any more; their vectors go with them.
+
+        At the end of a transaction: until then another file may take a content up.
+        """
+        loose = [content_id for content_id in self._loose if content_id is not None]
+        self._loose.clear()
+        for chunk in _chunks(loose):
+            unused = ~exists().where(files.c.content_id == contents.c.id)
+            self._connection.execute(delete(contents).where(contents.c.id.in_(chunk), unused))
 
 
 def _below(column: Any, path: bytes) -> Any:
