@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -111,8 +113,13 @@ class Failure:
     message: str
 
     def as_dict(self) -> dict[str, str]:
-        """Plain values for JSON."""
-        return {"path": str(self.path), "reason": str(self.reason), "message": self.message}
+        """Plain values for JSON; a path that is not UTF-8 also comes as base64 `path_bytes`."""
+        raw = os.fsencode(self.path)
+        shown = raw.decode("utf-8", "replace")
+        row = {"path": shown, "reason": str(self.reason), "message": self.message}
+        if shown.encode() != raw:
+            row["path_bytes"] = base64.b64encode(raw).decode("ascii")
+        return row
 
 
 @dataclass(slots=True)
@@ -145,7 +152,7 @@ class Report:
         return [(failure.path, str(failure.reason)) for failure in self.failures]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; paths are strings (undecodable bytes as surrogates)."""
+        """Plain values for JSON."""
         counts = {
             name: getattr(self, name)
             for name in (

@@ -407,6 +407,13 @@ def _names(make: _Maker) -> None:
         make.jpeg(b"names/" + name)
     make.jpeg(b"names/folder \xff\n\x1b/in a strange folder.jpg")
     make.jpeg("names/" + "deep/" * 200 + "down.jpg")
+    for name in (
+        b"bad \xff.jpg",
+        b"bad \xfe.jpg",
+        b"bad\n\x1b[2J.jpg",
+        "bad \u202egpj.jpg".encode(),
+    ):
+        make.put(b"names/" + name, b"no picture", Reason.TYPE_MISMATCH)
 
 
 def _twins(make: _Maker) -> None:
