@@ -44,10 +44,8 @@ Model = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
-def main() -> NoReturn:
-    """The entry point: run a command and exit with its code."""
-    # A command is short, and what it imports stays: collecting garbage meanwhile only costs.
-    gc.disable()
+def run() -> NoReturn:
+    """Run a command and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         # UTF-8 whatever the locale; a name that is not goes out as the bytes it is
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
@@ -122,6 +120,7 @@ def index(
     """Index folders of pictures, or bring the library up to date with them."""
     from mmsearch.printing import Meter, print_json, print_report
 
+    gc.enable()
     meter = Meter()
     with _open(index, model, max_megapixels=max_megapixels) as library, _signals() as received:
         try:
@@ -340,7 +339,3 @@ def demo(
         for words in QUERIES:
             print(f'\n$ mmsearch query "{words}" -k 3 --index {index}')
             print_hits(library.query(words, k=3), Format.TABLE)
-
-
-if __name__ == "__main__":
-    main()

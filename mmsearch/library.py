@@ -16,7 +16,6 @@ from mmsearch.embedding import query_vector
 from mmsearch.encoders import Encoder, open_encoder
 from mmsearch.errors import DiskFull, EncoderMismatch, LibraryMissing, UsageError
 from mmsearch.files import WalkRules, display
-from mmsearch.ingest import Ingest, Progress
 from mmsearch.language import Query, text
 from mmsearch.locking import WriterLock
 from mmsearch.records import Failure, Hit, Modality, Report
@@ -24,6 +23,7 @@ from mmsearch.settings import Settings, load_settings
 from mmsearch.space import Space
 
 if TYPE_CHECKING:
+    from mmsearch.ingest import Ingest, Progress
     from mmsearch.records import Vectors
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -86,6 +86,8 @@ class Library:
         Raises UsageError for a path that is not there, LibraryLocked beside another writer,
         EncoderMismatch, DiskFull, StorageFailed, LibraryDamaged, LibraryReadOnly.
         """
+        from mmsearch.ingest import Ingest  # a query has no need of it
+
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         asked = [os.path.abspath(os.fsencode(path)) for path in given]
         rules = WalkRules(
@@ -118,6 +120,8 @@ class Library:
         progress: Callable[[Progress], None] | None,
         **work: Any,
     ) -> Report:
+        from mmsearch.ingest import Ingest
+
         with _nothing() if not self._database.exists() else self._open_for_reading() as catalog:
             if catalog.spaces():
                 self._space(catalog, create=False)  # refuses another encoder

@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmsearch.files import display
-from mmsearch.ingest import Progress
 from mmsearch.records import Failure, Hit, Report
+
+if TYPE_CHECKING:
+    from mmsearch.ingest import Progress
 
 
 class Format(StrEnum):
