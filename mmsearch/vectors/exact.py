@@ -21,7 +21,7 @@ class ExactStore:
 
     def __init__(self, dim: int, base: Matrix | None = None) -> None:
         self.dim = dim
-        self._blocks: list[_Block] = [_Block(base.ids, base.rows)] if base else []
+        self._blocks: list[_Block] = [_Block(base.ids, base.rows)] if base and len(base.ids) else []
 
     def __len__(self) -> int:
         return sum(block.alive for block in self._blocks)
