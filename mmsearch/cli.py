@@ -183,6 +183,14 @@ def query(
         list[Path] | None,
         typer.Option("--image", metavar="FILE", help="Add a picture to the query."),
     ] = None,
+    audio: Annotated[
+        list[Path] | None,
+        typer.Option("--audio", metavar="FILE", help="Add a sound to the query."),
+    ] = None,
+    text_file: Annotated[
+        list[Path] | None,
+        typer.Option("--text-file", metavar="FILE", help="Add what a text file says."),
+    ] = None,
     form: Annotated[
         str,
         typer.Option("--format", metavar="table|json|ndjson|csv|paths", help="How to print."),
@@ -201,11 +209,21 @@ def query(
     except ValueError:
         raise UsageError(f"--format is one of {', '.join(Format)}, not {form}") from None
     parts = [language.parse(words)] if words else []
-    asked = language.combine(parts + [language.image(path) for path in image or []])
+    parts += [language.image(path) for path in image or []]
+    parts += [language.audio(path) for path in audio or []]
+    parts += [language.text(_text_of(path)) for path in text_file or []]
+    asked = language.combine(parts)
     with _open(index) as library:
         hits = library.query(asked, k, modality=type, all=all)
     print_hits(hits, form, nul=nul)
     sys.stdout.flush()
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
 
 
 @app.command()

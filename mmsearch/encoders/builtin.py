@@ -55,7 +55,7 @@ class Builtin:
             raise ModelError(f"{self.name} has no tower for {modality}")
         if not len(batch):
             return np.empty((0, self.dim), np.float32)
-        if modality is Modality.IMAGE:
+        if modality == Modality.IMAGE:
             starts = range(0, len(batch), _PICTURES)
             return np.concatenate([self._image(np.stack(batch[s : s + _PICTURES])) for s in starts])
         starts = range(0, len(batch), _TEXTS)
