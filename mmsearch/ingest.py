@@ -22,7 +22,7 @@ import numpy as np
 from mmsearch.catalog import Catalog, Content
 from mmsearch.decoding import DecoderPool, Job, Limits, Outcome
 from mmsearch.encoders import Encoder
-from mmsearch.files import Stat, WalkRules, vanished
+from mmsearch.files import Stat, WalkRules, display, vanished
 from mmsearch.records import Failure, Modality, Reason, Report
 from mmsearch.scan import Pending, Scan, Scope, contains, resolve
 from mmsearch.settings import Settings
@@ -81,48 +81,57 @@ class Ingest:
         self._offline: list[bytes] = []
         self._skipped: Counter[str] = Counter()
         self._committed_at = time.monotonic()
-        self._done = self._total = self.committed = 0
+        self.committed = 0  # files indexed for good in this run
+        self._total = self._left = 0  # files to read, and those not yet handed out
+        self._asked: dict[bytes, Pending] = {}  # handed out, by path
+        limits = Limits(
+            self.settings.timeout, self.settings.max_megapixels, self.settings.max_file_mb
+        )
+        workers = self.settings.workers or min(os.cpu_count() or 1, 6)
+        self._pool = DecoderPool(workers, self.encoder.image_input, limits)
 
     def run(self, paths: Sequence[bytes]) -> Iterator[Progress]:
         """Go over the paths (none: all known roots); progress after every scan step and file."""
-        scopes, self._offline = resolve(self.catalog, paths)
-        for root in self._offline:
-            count = self.catalog.count_below(root)
-            self.report.offline += count
-            self.report.notes.append(
-                f"{os.fsdecode(root)} is offline: its {count} files keep their place; "
-                "connect it, or drop it with mmsearch forget"
-            )
-        if self.space is not None and scopes:
-            known = {path: (id, device) for id, path, device in self.catalog.roots()}
-            with self.catalog.transaction():
-                for scope in scopes:
-                    if scope.device is None:
-                        continue
-                    if scope.path not in known:
-                        self.catalog.put_root(scope.path, scope.device)
-                    elif known[scope.path][1] != scope.device:
-                        self.catalog.set_device(known[scope.path][0], scope.device)
+        scopes = self._begin(paths)
         scan = Scan(self.catalog, self.rules, self._worth_another_try(), rehash=self.rehash)
         # what is to be read goes to a file first: the total is then known, and memory is not
         with tempfile.TemporaryFile(prefix="mmsearch-") as spool:
-            met = 0
-            for scope in scopes:
-                for pending in scan.run(scope):
-                    met += 1
-                    if pending is not None:
-                        marshal.dump(astuple(pending), spool)
-                        self._total += 1
-                    if met % 1000 == 0:
-                        yield Progress(met, 0, 0, 0)
-                    if self.stop():
-                        break
+            found = (pending for scope in scopes for pending in scan.run(scope))
+            for met, pending in enumerate(found, start=1):
+                if pending is not None:
+                    marshal.dump(astuple(pending), spool)
+                    self._total += 1
+                if met % 1000 == 0:
+                    yield Progress(met, 0, 0, 0)
+                if self.stop():
+                    break
             spool.seek(0)
+            self._left = self._total
             self.report.unchanged, self.report.skipped = scan.unchanged, scan.skipped
             if self._total:
                 yield from self._read(spool)
         self._finish(scan, scopes)
         yield self._progress()
+
+    def _begin(self, paths: Sequence[bytes]) -> list[Scope]:
+        """Settle what to go over, note what is offline, and remember new roots."""
+        scopes, self._offline = resolve(self.catalog, paths)
+        for root in self._offline:
+            count = self.catalog.count_below(root)
+            self.report.offline += count
+            self.report.notes.append(
+                f"{display(root)} is offline: its {count} files keep their place; "
+                "connect it, or drop it with mmsearch forget"
+            )
+        if self.space is not None:
+            known = {path: (id, device) for id, path, device in self.catalog.roots()}
+            with self.catalog.transaction():
+                for scope in scopes:
+                    if scope.device is not None and scope.path not in known:
+                        self.catalog.put_root(scope.path, scope.device)
+                    elif scope.device is not None and known[scope.path][1] != scope.device:
+                        self.catalog.set_device(known[scope.path][0], scope.device)
+        return scopes
 
     def _worth_another_try(self) -> frozenset[Reason]:
         """Reasons that may be gone although the file is the same as before."""
@@ -138,49 +147,46 @@ class Ingest:
     # -- reading -----------------------------------------------------------------------
 
     def _read(self, spool: IO[bytes]) -> Iterator[Progress]:
-        limits = Limits(
-            self.settings.timeout, self.settings.max_megapixels, self.settings.max_file_mb
-        )
-        workers = self.settings.workers or min(os.cpu_count() or 1, 6)
-        pool = DecoderPool(min(workers, self._total), self.encoder.image_input, limits)
-        asked: dict[bytes, Pending] = {}
-        left = self._total
+        pool = self._pool
         try:
             while True:
-                while pool.waiting < pool.window and (left or self._retry) and not self.stop():
+                while pool.waiting < pool.window and not self.stop():
                     if self._retry:
-                        pending = self._retry.pop()
+                        self._ask(self._retry.pop())
+                    elif self._left:
+                        self._left -= 1
+                        self._ask(Pending(*marshal.load(spool)))
                     else:
-                        pending = Pending(*marshal.load(spool))
-                        left -= 1
-                    asked[pending.path] = pending
-                    pool.submit(Job(pending.path, decode=self._worth_decoding(pending)))
+                        break
                 if pool.waiting:
-                    outcome = pool.next()
-                    self._take(asked.pop(outcome.job.path), outcome, pool, asked)
+                    self._take(pool.next())
                     yield self._progress()
                 if not pool.waiting or self._commit_is_due():
                     self._encode()
-                if not pool.waiting or self._commit_is_due():
                     self._commit()
                     yield self._progress()
-                if not pool.waiting and (self.stop() or not (left or self._retry)):
+                if not pool.waiting and (self.stop() or not (self._left or self._retry)):
                     break
         finally:
             pool.close()
-        self.report.interrupted = bool(left)
+        self.report.interrupted = bool(self._left or self._retry)
 
     def _progress(self) -> Progress:
-        return Progress(self._done, self._total, self.committed, len(self.report.failures))
+        done = self._total - self._left - self._pool.waiting - len(self._retry)
+        return Progress(done, self._total, self.committed, len(self.report.failures))
 
-    def _worth_decoding(self, pending: Pending) -> bool:
-        """False where the content may be known: then its digest alone is asked first."""
-        return self.space is not None and pending.content_id is None and not pending.familiar
+    def _ask(self, pending: Pending) -> None:
+        """Have a file read. Where its content may be known, its digest alone comes first."""
+        known = pending.content_id is not None or pending.familiar
+        self._submit(pending, decode=self.space is not None and not known)
 
-    def _take(
-        self, pending: Pending, outcome: Outcome, pool: DecoderPool, asked: dict[bytes, Pending]
-    ) -> None:
+    def _submit(self, pending: Pending, *, decode: bool) -> None:
+        self._asked[pending.path] = pending
+        self._pool.submit(Job(pending.path, decode))
+
+    def _take(self, outcome: Outcome) -> None:
         """Decide what an outcome means; the file then waits for the encoder or the commit."""
+        pending = self._asked.pop(outcome.job.path)
         if outcome.reason is Reason.CHANGED and self._again(pending):
             return
         ready = _Ready(pending, outcome.state, None, outcome.reason, outcome.message)
@@ -199,8 +205,7 @@ class Ingest:
         if outcome.digest in self._known or self.space is None:
             self._batch.append(ready)
         else:  # its digest turned out to be new
-            asked[pending.path] = pending
-            pool.submit(Job(pending.path))
+            self._submit(pending, decode=True)
 
     def _look_up(self, digests: list[bytes]) -> None:
         self._known |= self.catalog.content_ids([d for d in digests if d not in self._known])
@@ -318,7 +323,6 @@ class Ingest:
 
     def _settle(self, ready: _Ready, fate: str) -> None:
         """Count a file whose fate is on the disk."""
-        self._done += 1
         self.committed += ready.content is not None
         if fate == "failed":
             assert ready.reason is not None
