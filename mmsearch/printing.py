@@ -124,8 +124,8 @@ class Meter:
         """Show one step of a run."""
         if self._terminal:
             self._draw(step)
-        elif step.committed > self._said or (step.total and step.done == step.total > self._said):
-            self._said = max(step.committed, step.done if step.done == step.total else 0)
+        elif step.committed > self._said:
+            self._said = step.committed
             seconds = time.monotonic() - self._began
             rate = step.done / seconds if seconds else 0.0
             left = (step.total - step.done) / rate if rate else 0.0
