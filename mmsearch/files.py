@@ -81,40 +81,55 @@ def walk(root: bytes, rules: WalkRules) -> Iterator[Folder]:
 
     Iterative, so that ten thousand levels are no deeper than one. A folder that cannot
     be listed comes with `error` set, and the walk goes on. Names come sorted: two walks
-    of the same tree give the same order.
+    of the same tree give the same order. A folder that is deleted, or swapped for a link,
+    after the one above it was listed is left out. `root` has no links in it.
     """
-    waiting = [root]
+    waiting: list[tuple[bytes, os.stat_result | None]] = [(root, None)]
     while waiting:
-        path = waiting.pop()
+        path, listed = waiting.pop()
         folder = Folder(path)
-        below: list[bytes] = []
+        below: list[tuple[bytes, os.stat_result | None]] = []
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
                     _sort_in(entry, root, rules, folder, below)
+            # a mount may take a folder's place, too: where its path leads settles it
+            other = listed is not None and not os.path.samestat(listed, os.stat(path))
+            if other and os.path.realpath(path) != path:
+                continue
         except OSError as error:
+            if listed and vanished(error):
+                continue
             folder.error = describe(error)
-            below = []
         folder.files.sort()
         yield folder
-        waiting.extend(sorted(below, reverse=True))
+        waiting.extend(sorted(below, key=lambda pair: pair[0], reverse=True))
 
 
 def _sort_in(
-    entry: os.DirEntry[bytes], root: bytes, rules: WalkRules, folder: Folder, below: list[bytes]
+    entry: os.DirEntry[bytes],
+    root: bytes,
+    rules: WalkRules,
+    folder: Folder,
+    below: list[tuple[bytes, os.stat_result | None]],
 ) -> None:
     name = entry.name
     if rules.leaves_out(name, entry.path[len(root) :].lstrip(b"/")):
         return
-    if entry.is_dir(follow_symlinks=False):
-        if name not in SKIPPED_FOLDERS and entry.path not in rules.without:
-            below.append(entry.path)
+    folder_like = entry.is_dir(follow_symlinks=False)
+    if folder_like and (name in SKIPPED_FOLDERS or entry.path in rules.without):
         return
     try:
         status = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return  # gone since the folder was listed
-    if stat.S_ISREG(status.st_mode):
+    except OSError as error:
+        if folder_like:
+            below.append((entry.path, None))  # listing it will say what is wrong
+        elif not vanished(error):  # one file of many: the others go on
+            folder.error = f"{display(name)}: {describe(error)}"
+        return
+    if folder_like:
+        below.append((entry.path, status))
+    elif stat.S_ISREG(status.st_mode):
         folder.files.append((name, Stat.of(status)))
     else:
         reason = Reason.SYMLINK if stat.S_ISLNK(status.st_mode) else Reason.NOT_REGULAR
