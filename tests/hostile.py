@@ -611,10 +611,15 @@ def sparse(path: bytes, head: bytes) -> None:
 # -- running the program -----------------------------------------------------------------
 
 
-def run_mmsearch(*arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """The real command line in a process of its own, this checkout's package imported."""
+def package_environment() -> dict[str, str]:
+    """The environment with this checkout's package first to be imported."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(mmsearch.__file__)))
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | options.pop("env", {})
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def run_mmsearch(*arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """The real command line in a process of its own."""
     command = [sys.executable, "-m", "mmsearch", *arguments]
+    environment = package_environment() | options.pop("env", {})
     return subprocess.run(command, capture_output=True, env=environment, check=False, **options)
