@@ -538,6 +538,8 @@ class Catalog:
         return self._unpack(rows)
 
     def _unpack(self, rows: Sequence[Any]) -> tuple[Ids, Vectors]:
+        if not rows:
+            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
         for id, data, crc in rows:
             if zlib.crc32(data) != crc:
                 raise LibraryDamaged(
