@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from mmsearch.catalog import Catalog, Known
@@ -46,22 +46,32 @@ def resolve(catalog: Catalog, paths: Sequence[bytes]) -> tuple[list[Scope], list
     """
     roots = {path: device for _, path, device in catalog.roots()}
     asked = [os.path.realpath(path) for path in paths] or sorted(roots)
-    scopes: list[Scope] = []
-    offline: list[bytes] = []
+    scopes: dict[bytes, Scope] = {}
+    offline: set[bytes] = set()
     for path in sorted(set(asked)):
-        if any(contains(scope.path, path) for scope in scopes):
+        if _above(path, scopes) is not None:
             continue  # a wider path of this run covers it
-        root = next((root for root in roots if contains(root, path)), None)
+        root = _above(path, roots)
         if root is not None and _is_offline(catalog, root, roots[root]):
-            offline.append(root)
+            offline.add(root)
         elif os.path.exists(path):
             new_or_moved = root is None or root == path
-            scopes.append(Scope(path, os.stat(path).st_dev if new_or_moved else None))
+            scopes[path] = Scope(path, os.stat(path).st_dev if new_or_moved else None)
         elif root is not None:
-            scopes.append(Scope(path, None))  # all that was there is gone
+            scopes[path] = Scope(path, None)  # all that was there is gone
         else:
             raise UsageError(f"no such file or folder: {display(path)}")
-    return scopes, sorted(set(offline))
+    return list(scopes.values()), sorted(offline)
+
+
+def _above(path: bytes, folders: Container[bytes]) -> bytes | None:
+    """The path itself or the nearest folder above it that is among these."""
+    while path not in folders:
+        parent = os.path.dirname(path)
+        if parent == path:
+            return None
+        path = parent
+    return path
 
 
 def contains(folder: bytes, path: bytes) -> bool:
@@ -119,7 +129,8 @@ class Scan:
         visited: set[bytes] = set()
         file = os.path.isfile(scope.path)
         for folder in [one_file(scope.path)] if file else walk(scope.path, self._rules):
-            known = self._catalog.known_files(folder.path)
+            name = os.path.basename(scope.path) if file else None
+            known = self._catalog.known_files(folder.path, name)
             visited.add(folder.path)
             if folder.error is not None:
                 self.unreadable[folder.path] = folder.error

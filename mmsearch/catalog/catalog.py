@@ -261,8 +261,8 @@ class Catalog:
 
     # -- files -------------------------------------------------------------------------
 
-    def known_files(self, folder: bytes) -> dict[bytes, Known]:
-        """The files of one folder by name, those that are gone included."""
+    def known_files(self, folder: bytes, name: bytes | None = None) -> dict[bytes, Known]:
+        """The files of one folder by name, or one of them, those that are gone included."""
         query = (
             select(
                 files.c.name, files.c.id, files.c.size, files.c.mtime_ns, files.c.inode,
@@ -271,6 +271,8 @@ class Catalog:
             .join(folders, folders.c.id == files.c.folder_id)
             .where(folders.c.path == folder)
         )  # fmt: skip
+        if name is not None:
+            query = query.where(files.c.name == name)
         with self.snapshot():
             return {
                 name: Known(
