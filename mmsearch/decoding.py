@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mmsearch.errors import LoadError, MmsearchError
+from mmsearch.files import Stat
 from mmsearch.records import ImageInput, Reason
 
 if TYPE_CHECKING:
     from mmsearch.records import Pixels
 
 _FRAME = struct.Struct("<II")  # bytes of JSON, bytes of pixels
+_LARGEST = 1 << 26  # bytes of JSON or of pixels; a worker that claims more talks nonsense
 _TRIES = 2  # a file that kills its worker this often is quarantined
 _WATCH = 0.25  # seconds between looks at the workers' deadlines
 
@@ -185,12 +187,15 @@ class _Worker:
         self.kill()
         code = self._process.wait() if self._process else None
         self._process = None
+        state = None
+        with suppress(OSError):  # the file is remembered as it is, or it would be tried for ever
+            state = Stat.of(os.lstat(job.path)).figures
         if self._overdue:
             self._overdue = False
             message = f"not decoded within {self._timeout:g} seconds"
-            return Outcome(job, reason=Reason.TIMED_OUT, message=message)
+            return Outcome(job, state, reason=Reason.TIMED_OUT, message=message)
         how = f"signal {-code}" if code and code < 0 else f"status {code}"
-        return Outcome(job, reason=Reason.CRASHED, message=f"the decoder died ({how})")
+        return Outcome(job, state, reason=Reason.CRASHED, message=f"the decoder died ({how})")
 
     def kill_if_overdue(self) -> None:
         """Called by the watchdog's thread."""
@@ -249,9 +254,11 @@ def _send(pipe: IO[bytes], head: dict[str, Any], pixels: bytes | memoryview = b"
 
 
 def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
-    """One frame. Raises EOFError when the other side is gone."""
+    """One frame. Raises EOFError when the other side is gone, ValueError when it lies."""
     sizes = _exactly(pipe, _FRAME.size)
     text_size, pixel_size = _FRAME.unpack(sizes)
+    if max(text_size, pixel_size) > _LARGEST:
+        raise ValueError("no frame is this large")
     return json.loads(_exactly(pipe, text_size)), _exactly(pipe, pixel_size)
 
 

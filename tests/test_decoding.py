@@ -1,0 +1,380 @@
+"""Decoders that crash, hang or swell cost their own file, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hostile import (
+    HAS_AVIF,
+    encoded,
+    exif_bytes,
+    files_of_each_format,
+    gif_of_frames,
+    grey_tiff,
+    package_environment,
+    photo,
+    see_through,
+    wide,
+    zero_bomb,
+)
+from PIL import Image
+
+import mmsearch
+from mmsearch.decoding import DecoderPool, Job, Limits, Outcome
+from mmsearch.errors import MmsearchError
+from mmsearch.loaders import load_image
+from mmsearch.records import ImageInput, Reason
+
+WANT = ImageInput(64)
+LIMITS = Limits(timeout=60, max_megapixels=64, max_file_mb=100)
+
+# Imported by every Python that starts with its folder in PYTHONPATH, as the workers do: a
+# codec that misbehaves when a picture ends in the name of an evil. It notes each try.
+_EVIL_CODEC = """
+import os, signal, sys, time
+import mmsearch.loaders as loaders
+
+def swell():
+    hoard = []
+    while True:
+        hoard.append(bytearray(b"x" * (1 << 26)))
+
+def spin():
+    while True:
+        pass
+
+def babble():
+    os.write(1, b"\\xff" * 64)  # what a codec prints
+    print("libfoo: warning", flush=True)
+
+def lie():
+    for answers in range(3, 20):  # a frame of four gigabytes, to whoever reads
+        try:
+            os.write(answers, b"\\xff" * 8 + b"{" * 65536)
+        except OSError:
+            pass
+    time.sleep(3600)
+
+def recurse():
+    recurse()
+
+EVILS = {
+    b"segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    b"abort": os.abort,
+    b"exit-0": lambda: os._exit(0),
+    b"sys-exit": lambda: sys.exit(7),
+    b"close-all": lambda: os.closerange(0, 64),
+    b"spin": spin,
+    b"sleep": lambda: time.sleep(3600),
+    b"deaf": lambda: [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)] and spin(),
+    b"swell": swell,
+    b"recurse": recurse,
+    b"babble": babble,
+    b"lie": lie,
+}
+honest = loaders.load_image
+
+def load_image(data, *args, **kwargs):
+    evil = EVILS.get(bytes(data).rpartition(b"evil:")[2])
+    if evil:
+        with open(os.environ["EVIL_LOG"], "ab", 0) as log:
+            log.write(b"x")
+        evil()
+    return honest(data, *args, **kwargs)
+
+loaders.load_image = load_image
+"""
+
+
+@pytest.fixture
+def evil(tmp_path, monkeypatch):
+    """Workers get the evil codec; gives a function that counts how often it was met."""
+    home = tmp_path / "evil"
+    home.mkdir()
+    (home / "sitecustomize.py").write_text(_EVIL_CODEC)
+    (home / "log").touch()
+    monkeypatch.setenv("PYTHONPATH", str(home))
+    monkeypatch.setenv("EVIL_LOG", str(home / "log"))
+    return lambda: (home / "log").stat().st_size
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "photos").mkdir()
+    return tmp_path / "photos"
+
+
+def put(path, data: bytes = b"", evil: str = "", seed: int = 0) -> bytes:
+    """Write a picture, which may end in the name of an evil; its path."""
+    data = data or encoded(photo(96, 72, seed), "JPEG")
+    path.write_bytes(data + (b"evil:" + evil.encode() if evil else b""))
+    return os.fsencode(path)
+
+
+def decode(paths, limits: Limits = LIMITS, workers: int = 1) -> dict[bytes, Outcome]:
+    """Have a pool read the files; outcomes by path."""
+    pool = DecoderPool(workers, WANT, limits)
+    try:
+        for path in paths:
+            pool.submit(Job(path))
+        outcomes = [pool.next() for _ in paths]
+    finally:
+        pool.close()
+    assert len({outcome.job.path for outcome in outcomes}) == len(outcomes)
+    return {outcome.job.path: outcome for outcome in outcomes}
+
+
+def reasons(outcomes) -> dict[str, Reason | None]:
+    return {os.path.basename(os.fsdecode(path)): o.reason for path, o in outcomes.items()}
+
+
+# -- the pool is transparent -------------------------------------------------------------
+
+
+def test_a_worker_gives_what_the_loader_gives(folder):
+    """Pixels, format and size come out of the worker as they would in this process."""
+    files = files_of_each_format(photo())
+    outcomes = decode([put(folder / name, data) for name, data in files.items()])
+    for name, data in files.items():
+        outcome = outcomes[os.fsencode(folder / name)]
+        image = load_image(data, WANT, max_megapixels=64)
+        assert outcome.reason is None, (name, outcome.message)
+        assert np.array_equal(outcome.pixels, image.pixels)
+        assert (outcome.format, outcome.width, outcome.height) == (
+            image.format, image.width, image.height,
+        )  # fmt: skip
+
+
+def test_every_truncation_is_named(folder):
+    """Row 39: of each format, cut at every tenth, nothing comes back but `truncated`."""
+    paths = []
+    for name, data in files_of_each_format(photo()).items():
+        for tenth in range(1, 10):
+            cut = data[: max(len(data) * tenth // 10, 64)]
+            paths.append(put(folder / f"{tenth}-{name}", cut))
+    outcomes = decode(paths)
+    assert {o.reason for o in outcomes.values()} == {Reason.TRUNCATED}
+    assert all(outcome.pixels is None for outcome in outcomes.values())
+
+
+_MEASURED = """
+import json, resource, sys
+from mmsearch.decoding import DecoderPool, Job, Limits
+from mmsearch.records import ImageInput
+if __name__ == "__main__":
+    pool = DecoderPool(1, ImageInput(64), Limits(60, 64, 100))
+    for path in sys.argv[1:]:
+        pool.submit(Job(path.encode()))
+    outcomes = [pool.next() for _ in sys.argv[1:]]
+    pool.close()
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(json.dumps([sorted(str(outcome.reason) for outcome in outcomes), peak]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
+def test_bombs_take_no_memory(folder):
+    """Row 40: pictures of 169 megapixels and more are refused before they are decoded."""
+    jpeg = encoded(photo(), "JPEG", progressive=True)
+    at = jpeg.find(b"\xff\xc2")
+    bombs = {
+        "zeros.png": zero_bomb(13_000, 13_000),
+        "scans.jpg": jpeg[: at + 5] + b"\x75\x30\x75\x30" + jpeg[at + 9 :],
+    }
+    paths = [os.fsdecode(put(folder / name, data)) for name, data in bombs.items()]
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *paths],
+        env=package_environment(), capture_output=True, check=True,
+    )  # fmt: skip
+    found, peak_kilobytes = json.loads(done.stdout)
+    assert found == ["over-budget", "over-budget"]
+    assert peak_kilobytes < 150_000
+
+
+def test_ten_thousand_frames_cost_one(folder):
+    """Row 41: of an animation the worker decodes the first frame, and is done."""
+    path = put(folder / "a.gif", gif_of_frames(photo(48, 36), 10_000))
+    alone = load_image(encoded(photo(48, 36), "GIF"), WANT, max_megapixels=64)
+    assert np.array_equal(decode([path])[path].pixels, alone.pixels)
+
+
+# -- rows 42 and 43 in vectors -----------------------------------------------------------
+
+
+def test_modes_of_one_photo_have_one_vector(folder):
+    """Row 42: whatever the colours are stored as, the search result is that of RGB."""
+    scene = photo(320, 240, 5)
+    grey = scene.convert("L")
+    levels = np.asarray(grey)
+    white = Image.alpha_composite(Image.new("RGBA", scene.size, "white"), see_through(scene))
+    versions = {
+        "rgb.png": (scene, encoded(scene, "PNG")),
+        "cmyk.jpg": (scene, encoded(scene.convert("CMYK"), "JPEG", quality=95)),
+        "cmyk.tif": (scene, encoded(scene.convert("CMYK"), "TIFF")),
+        "palette.png": (scene.quantize(200), encoded(scene.quantize(200), "PNG")),
+        "palette.gif": (scene.quantize(200), encoded(scene.quantize(200), "GIF")),
+        "palette-alpha.png": (
+            scene.quantize(200), encoded(scene.quantize(200), "PNG", transparency=255)
+        ),
+        "opaque.png": (scene, encoded(scene.convert("RGBA"), "PNG")),
+        "alpha.png": (white, encoded(see_through(scene), "PNG")),
+        "grey.png": (grey, encoded(grey, "PNG")),
+        "la.png": (grey, encoded(scene.convert("LA"), "PNG")),
+        "sixteen.png": (grey, encoded(wide(grey), "PNG")),
+        "sixteen.tif": (grey, encoded(wide(grey), "TIFF")),
+        "float.tif": (grey, grey_tiff(levels.astype(np.float32) / 255)),
+        "float-16.tif": (grey, grey_tiff(levels.astype(np.float32) * 257)),
+        "integers.tif": (grey, grey_tiff(levels.astype(np.int32))),
+        "one-bit.png": (scene.convert("1"), encoded(scene.convert("1"), "PNG")),
+    }  # fmt: skip
+    paths = [os.fsdecode(put(folder / name, data)) for name, (_, data) in versions.items()]
+    rows = mmsearch.embed(paths, modality="image")
+    expected = mmsearch.embed([p.convert("RGB") for p, _ in versions.values()], modality="image")
+    cosines = dict(zip(versions, np.sum(rows * expected, axis=1).tolist(), strict=True))
+    assert {name: cosine for name, cosine in cosines.items() if cosine < 0.98} == {}
+
+
+def test_eight_orientations_have_one_vector(folder):
+    """Row 43: a photo is the same however the camera was held."""
+    turns = [
+        Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180,
+        Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_90,
+        Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_270,
+    ]  # fmt: skip
+    scene = photo(320, 240, 6)
+    stored = [scene, *(scene.transpose(turn) for turn in turns)]
+    names = ["PNG", "WEBP"] + ["AVIF"] * HAS_AVIF
+    for name in names:
+        paths = [
+            os.fsdecode(put(folder / f"{n}.{name}", encoded(p, name, exif=exif_bytes(n))))
+            for n, p in enumerate(stored, start=1)
+        ]
+        rows = mmsearch.embed(paths, modality="image")
+        assert (rows @ rows.T).min() > (0.999 if name == "PNG" else 0.98), name
+
+
+# -- row 46: decoders gone wild ----------------------------------------------------------
+
+
+def test_a_decoder_that_dies_costs_its_file_alone(folder, evil):
+    """Row 46: whatever way it dies, the file is `crashed` after two tries, the rest is read."""
+    deaths = ["segfault", "abort", "exit-0", "sys-exit", "close-all"]
+    paths = [put(folder / name, evil=name) for name in deaths]
+    paths[1:1] = [put(folder / f"good-{n}", seed=n) for n in range(9)]
+    outcomes = decode(paths)
+    expected = dict.fromkeys(deaths, Reason.CRASHED)
+    assert reasons(outcomes) == expected | {f"good-{n}": None for n in range(9)}
+    assert evil() == 2 * len(deaths)
+    assert "signal 11" in outcomes[os.fsencode(folder / "segfault")].message
+    for n in range(9):
+        image = load_image((folder / f"good-{n}").read_bytes(), WANT, max_megapixels=64)
+        assert np.array_equal(outcomes[os.fsencode(folder / f"good-{n}")].pixels, image.pixels)
+
+
+def test_a_decoder_that_never_ends_is_ended(folder, evil):
+    """Row 46: a loop, a sleep, a codec deaf to signals: `timed-out`, the rest is read."""
+    endless = ["spin", "sleep", "deaf"]
+    paths = [put(folder / name, evil=name) for name in endless]
+    paths.append(put(folder / "good"))
+    limits = Limits(timeout=1, max_megapixels=64, max_file_mb=100)
+    outcomes = decode(paths, limits, workers=3)
+    expected = dict.fromkeys(endless, Reason.TIMED_OUT)
+    assert reasons(outcomes) == expected | {"good": None}
+    assert evil() == 2 * len(endless)
+    assert outcomes[os.fsencode(folder / "spin")].message == "not decoded within 1 seconds"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_a_decoder_that_swells_is_stopped(folder, evil):
+    """Row 46: memory without end is `out-of-memory`, and the worker goes on with the rest."""
+    paths = [put(folder / "swell", evil="swell"), put(folder / "good")]
+    outcomes = decode(paths)
+    assert reasons(outcomes) == {"swell": Reason.OUT_OF_MEMORY, "good": None}
+
+
+def test_a_decoder_that_recurses_without_end_is_survived(folder, evil):
+    """Row 46: endless recursion in Python is the file's fault and nothing more."""
+    paths = [put(folder / "recurse", evil="recurse"), put(folder / "good")]
+    found = reasons(decode(paths))
+    assert found["good"] is None
+    assert found["recurse"] in (Reason.CRASHED, Reason.CORRUPT)
+
+
+def test_what_a_decoder_prints_is_no_answer(folder, evil):
+    """Row 46: a codec that writes to stdout does not garble the answers."""
+    paths = [put(folder / "babble", evil="babble", seed=1), put(folder / "good", seed=2)]
+    outcomes = decode(paths)
+    assert reasons(outcomes) == {"babble": None, "good": None}
+    image = load_image((folder / "babble").read_bytes(), WANT, max_megapixels=64)
+    assert np.array_equal(outcomes[paths[0]].pixels, image.pixels)
+
+
+def test_a_worker_that_lies_is_replaced(folder, evil):
+    """Row 46: an answer of impossible size is not waited for; the file is `crashed`."""
+    paths = [put(folder / "lie", evil="lie"), put(folder / "good")]
+    assert reasons(decode(paths)) == {"lie": Reason.CRASHED, "good": None}
+
+
+def test_one_crash_in_a_hundred_loses_nothing_else(folder, tmp_path, evil):
+    """Row 46: of three hundred files three kill their decoder; 297 are indexed, each with its
+    own vector, three are named, and none is tried again in the next run."""
+    bad = {57: "segfault", 158: "abort", 259: "swell" if sys.platform == "linux" else "abort"}
+    good = []
+    for number in range(300):
+        path = folder / f"{number:03}.jpg"
+        put(path, evil=bad.get(number, ""), seed=number)
+        if number not in bad:
+            good.append(path)
+    with mmsearch.open_library(tmp_path / "index", workers=2) as library:
+        report = library.index(folder)
+        assert report.added == report.encoded == 297
+        named = {int(path.stem): reason for path, reason in report.failed}
+        last = "out-of-memory" if sys.platform == "linux" else "crashed"
+        assert named == {57: "crashed", 158: "crashed", 259: last}
+        assert {(int(f.path.stem), str(f.reason)) for f in library.errors()} == set(named.items())
+        sample = good[::27]
+        rows = mmsearch.embed([str(path) for path in sample], modality="image")
+        for path, row in zip(sample, rows, strict=True):
+            hits = library.query(mmsearch.image(str(path)), k=297)
+            scores = {hit.path: hit.score for hit in hits}
+            assert set(scores) == set(good)
+            got = np.array([scores[other] for other in sample])
+            assert np.abs(got - rows @ row).max() < 2e-3
+            assert scores[path] > 0.999
+        tries = evil()
+        again = library.index(folder)
+        assert (again.unchanged, again.failed, evil()) == (300, [], tries)
+
+
+def test_no_worker_at_all_is_an_error_of_ours(folder, tmp_path, monkeypatch):
+    """A worker that cannot even start is no file's fault: the run says so and stops."""
+    home = tmp_path / "broken"
+    home.mkdir()
+    (home / "sitecustomize.py").write_text("import os; os._exit(3)")
+    monkeypatch.setenv("PYTHONPATH", str(home))
+    path = put(folder / "a.jpg")
+    with pytest.raises(MmsearchError, match="no decoder process can be started"):
+        decode([path])
+    with mmsearch.open_library(tmp_path / "index") as library:
+        with pytest.raises(MmsearchError, match="no decoder process can be started"):
+            library.index(folder)
+        assert library.errors() == []
+
+
+def test_closing_ends_workers_in_the_middle_of_their_work(folder, evil):
+    """A pool can be closed whatever its workers are doing, and leaves no process behind."""
+    path = put(folder / "spin", evil="spin")
+    pool = DecoderPool(2, WANT, LIMITS)
+    pool.submit(Job(path))
+    pool.submit(Job(put(folder / "good")))
+    assert pool.next().reason is None  # the good one; the other spins
+    pool.close()
+    children = subprocess.run(
+        ["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, check=False
+    )
+    assert b"mmsearch.decoding" not in children.stdout
