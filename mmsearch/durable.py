@@ -47,11 +47,15 @@ def storage_error(error: OSError, path: str | os.PathLike[str]) -> LibraryError:
 
 
 def is_full(folder: str | os.PathLike[str]) -> bool:
-    """True when not even a little can be written to a folder for want of space."""
+    """True when no file in a folder can grow by a little: no space, or a limit on file size."""
     probe = os.path.join(folder, f".probe-{os.getpid()}")
+    little = bytes(65_536)  # as much as SQLite's shared memory file grows by
     try:
         with open(probe, "wb", opener=private) as file:
-            file.write(bytes(65_536))  # as much as SQLite's shared memory file grows by
+            file.write(little)
+            # a hole costs no space, but a file that long is what a limit forbids
+            file.seek(max(entry.stat().st_size for entry in os.scandir(folder)))
+            file.write(little)
     except OSError as error:
         return error.errno in _FULL
     finally:
