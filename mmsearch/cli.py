@@ -94,7 +94,7 @@ def version(
 def index(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="Folders or pictures; none: all known roots."),
+        typer.Argument(metavar="PATH", help="Folders or pictures; none: all known roots."),
     ] = None,
     index: Index = None,
     model: Model = None,
@@ -117,7 +117,7 @@ def index(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Index folders of pictures, or bring the library up to date with them."""
+    """Index folders of pictures; run again, only what changed is read."""
     from mmsearch.printing import Meter, print_json, print_report
 
     gc.enable()
@@ -167,7 +167,7 @@ def query(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="QUERY...",
+            metavar="QUERY",
             help="Words; + adds, - takes away, 2: weighs; ./x.jpg is a picture.",
         ),
     ] = None,
@@ -230,7 +230,7 @@ def _text_of(path: Path) -> str:
 def embed(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[INPUT...|-]", help="Texts or files; - reads one a line."),
+        typer.Argument(metavar="INPUT", help="Texts or files; - reads one a line."),
     ] = None,
     type: Annotated[Modality, typer.Option("--type", help="What the inputs are.")] = ...,  # type: ignore[assignment]
     out: Annotated[
@@ -238,7 +238,10 @@ def embed(
     ] = ...,  # type: ignore[assignment]
     model: Model = None,
 ) -> None:
-    """Write the embeddings of texts or files: a float32 array of (n, dim) unit rows."""
+    """Write the vectors of texts or files to a .npy file.
+
+    They are float32 unit rows, (n, dim), in the order of the inputs.
+    """
     import numpy as np
 
     from mmsearch.embedding import embed as embed_all
@@ -316,7 +319,7 @@ def check(index: Index = None, json: Json = False) -> None:
 def forget(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="Roots, folders or files to drop."),
+        typer.Argument(metavar="PATH", help="Roots, folders or files to drop."),
     ] = None,
     gone: Annotated[
         bool, typer.Option("--gone", help="Drop what index found to be missing.")
@@ -324,7 +327,7 @@ def forget(
     index: Index = None,
     json: Json = False,
 ) -> None:
-    """Drop files from the library, with their vectors. The files themselves are not touched."""
+    """Drop files from the library; the files themselves are not touched."""
     from mmsearch.printing import print_json
 
     with _open(index) as library:
@@ -341,7 +344,7 @@ def demo(
         Path, typer.Option("--index", metavar="DIR", help="Where the demo's library is kept.")
     ] = Path("indexes/demo"),
 ) -> None:
-    """Index the photographs that scikit-image ships, and find them by words."""
+    """Index scikit-image's photographs and find them by words."""
     from mmsearch.demo import QUERIES, photographs
     from mmsearch.printing import Format, Meter, print_hits, print_report
 
