@@ -38,11 +38,7 @@ def embed(
         raise UsageError(f'precision is "auto" or "fp32", not {precision!r}')
     if isinstance(inputs, str | bytes | os.PathLike):
         raise UsageError("embed takes a list of inputs, such as ['a dog']")
-    try:
-        kind = Modality(modality)
-    except ValueError:
-        names = ", ".join(Modality)
-        raise UsageError(f"modality is one of {names}, not {modality!r}") from None
+    kind = as_modality(modality)
     encoder = open_encoder(model)
     rows: list[Vectors] = []
     batch: list[Any] = []
@@ -52,6 +48,15 @@ def embed(
             rows.append(encoder.encode(kind, batch))
             batch = []
     return np.concatenate([*rows, encoder.encode(kind, batch)])
+
+
+def as_modality(name: str | Modality) -> Modality:
+    """The Modality of that name. Raises UsageError, which lists them all."""
+    try:
+        return Modality(name)
+    except ValueError:
+        names = ", ".join(Modality)
+        raise UsageError(f"modality is one of {names}, not {name!r}") from None
 
 
 def query_vector(query: Query, encoder: Encoder) -> Vectors:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmsearch.catalog import Catalog, Match
 from mmsearch.durable import storage_error
-from mmsearch.embedding import query_vector
+from mmsearch.embedding import as_modality, query_vector
 from mmsearch.encoders import Encoder, open_encoder
 from mmsearch.errors import DiskFull, EncoderMismatch, LibraryMissing, UsageError
 from mmsearch.files import WalkRules, display
@@ -227,7 +227,7 @@ class Library:
             raise UsageError(f"{name} is not in this version of mmsearch yet")
         if k < 1:
             raise UsageError(f"k is the number of answers, at least 1, not {k}")
-        kind = Modality(modality) if modality is not None else None
+        kind = as_modality(modality) if modality is not None else None
         with self._guard:
             catalog, space = self._read()
             vector = query_vector(text(q) if isinstance(q, str) else q, self.encoder)
@@ -341,7 +341,10 @@ def _nearest(
         matches = catalog.matches(list(score_of))
         kept = [match for match in matches if modality is None or match.modality is modality]
         if len(kept) >= k or len(ids) < wanted:
-            kept.sort(key=lambda match: (-score_of[match.vector_id], match.item_id))
+            # vectors first: the k best are then the beginning of the k + 1 best
+            kept.sort(
+                key=lambda match: (-score_of[match.vector_id], match.vector_id, match.item_id)
+            )
             return [(score_of[match.vector_id], match) for match in kept[:k]]
         # some stood for files that are gone: leave those out and look again, wider
         space.hide(sorted(set(score_of) - {match.vector_id for match in matches}))
