@@ -254,6 +254,8 @@ class Ingest:
         if self.space is None:
             for ready in batch:
                 self._settle(ready, self._fate(ready)[0])
+                if ready.content:  # what comes after it is a copy; no content has the id 0
+                    self._known.setdefault(ready.content.digest, 0)
             return
         fates: list[tuple[_Ready, str]] = []
         with self.catalog.transaction():
