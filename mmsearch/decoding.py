@@ -123,7 +123,7 @@ class DecoderPool:
         for thread in self._threads:
             thread.join()
         for worker in self._workers:
-            worker.kill()  # one may have been started while we were closing
+            worker.end()  # one may have been started while we were closing
 
     def _serve(self, worker: _Worker) -> None:
         while (job := self._jobs.get()) is not None and not self._closed.is_set():
@@ -209,6 +209,14 @@ class _Worker:
         if self._process is not None:
             with suppress(OSError):
                 self._process.kill()
+
+    def end(self) -> None:
+        """End the process and wait for it: its CPU time counts as ours, and no zombie stays."""
+        self.kill()
+        if self._process is not None:
+            # one that hangs in a dead network disk's system call cannot even be killed
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5)
 
     def _start(self) -> subprocess.Popen[bytes]:
         # -P: never import from the current folder, which may be the folder of photos.
