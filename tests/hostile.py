@@ -14,7 +14,6 @@ import os
 import random
 import socket
 import struct
-import subprocess
 import sys
 import zlib
 from collections.abc import Iterable
@@ -616,10 +615,3 @@ def package_environment() -> dict[str, str]:
     package = os.path.dirname(os.path.dirname(os.path.abspath(mmsearch.__file__)))
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-
-
-def run_mmsearch(*arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """The real command line in a process of its own."""
-    command = [sys.executable, "-m", "mmsearch", *arguments]
-    environment = package_environment() | options.pop("env", {})
-    return subprocess.run(command, capture_output=True, env=environment, check=False, **options)

@@ -351,6 +351,19 @@ def test_one_crash_in_a_hundred_loses_nothing_else(folder, tmp_path, evil):
         assert (again.unchanged, again.failed, evil()) == (300, [], tries)
 
 
+def test_a_file_that_hangs_is_named_and_left_alone(folder, tmp_path, monkeypatch, evil):
+    """Row 46: `timed-out` is remembered; only a longer time limit has the file tried again."""
+    put(folder / "spin.jpg", evil="spin")
+    for timeout, tries, failed in ((1, 2, True), (1, 2, False), (31, 2, False)):
+        with mmsearch.open_library(tmp_path / "index", workers=1, timeout=timeout) as library:
+            if timeout > 30:  # what the evil codec does no longer
+                monkeypatch.setenv("PYTHONPATH", "")
+            report = library.index(folder)
+        assert [reason for _, reason in report.failed] == ["timed-out"] * failed
+        assert evil() == tries
+    assert (report.added, report.unchanged) == (1, 0)
+
+
 def test_no_worker_at_all_is_an_error_of_ours(folder, tmp_path, monkeypatch):
     """A worker that cannot even start is no file's fault: the run says so and stops."""
     home = tmp_path / "broken"

@@ -8,15 +8,15 @@ import os
 import subprocess
 
 import pytest
-from hostile import FAILED, INDEXED, SKIPPED, UNSEEN, make_hostile_folder, run_mmsearch
+from hostile import FAILED, INDEXED, SKIPPED, UNSEEN, make_hostile_folder
 
 
 class Run:
     """A folder, what is expected of it, and what two runs of `mmsearch index` said."""
 
-    def __init__(self, folder: bytes, index: str) -> None:
+    def __init__(self, folder: bytes, index: str, run_cli) -> None:
         os.mkdir(folder)
-        self.folder, self.index = folder, index
+        self.folder, self.index, self.run_cli = folder, index, run_cli
         self.expected = make_hostile_folder(folder, seed=20_240)
         self.before = _dates(folder)
         self.first = self.cli("index", folder, "--json")
@@ -24,7 +24,7 @@ class Run:
         self.second = self.cli("index", folder, "--json")
 
     def cli(self, *arguments: str | bytes) -> subprocess.CompletedProcess[bytes]:
-        return run_mmsearch(*arguments, "--index", self.index)
+        return self.run_cli(*arguments, "--index", self.index)
 
     def names(self, becomes: str) -> set[bytes]:
         return {name for name, fate in self.expected.items() if fate == becomes}
@@ -47,9 +47,9 @@ def _dates(folder: bytes) -> dict[bytes, tuple[int, int, int]]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, run_cli):
     base = tmp_path_factory.mktemp("hostile")
-    yield Run(os.fsencode(base / "folder"), str(base / "index"))
+    yield Run(os.fsencode(base / "folder"), str(base / "index"), run_cli)
     subprocess.run(["chmod", "-R", "u+rwX", str(base)], check=False)  # so that it can be removed
 
 

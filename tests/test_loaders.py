@@ -309,7 +309,7 @@ def test_photos_look_alike_in_every_mode():
         (encoded(PHOTO.convert("LA"), "PNG"), grey, 1),
         (encoded(PHOTO.convert("CMYK"), "TIFF"), rgb, 2),
         (encoded(PHOTO.convert("CMYK"), "JPEG", quality=95), rgb, 8),
-        (encoded(PHOTO.convert("YCbCr"), "TIFF"), rgb, 2),
+        (encoded(PHOTO.convert("RGBX"), "TIFF"), rgb, 1),
         (encoded(PHOTO.quantize(), "PNG", transparency=255), plainly(PHOTO.quantize()), 12),
         (encoded(wide(PHOTO.convert("L")), "TIFF"), grey, 1),
         (grey_tiff(levels.astype(np.uint32)), grey, 1),
@@ -369,6 +369,13 @@ def test_hidden_colours_do_not_bleed():
     pixels = load(encoded(Image.fromarray(array), "PNG"), ImageInput(9)).astype(int)
     assert (pixels[:, :, 2] >= 253).all()  # white and blue and in between: blue is full
     assert np.abs(pixels[:, :, 0] - pixels[:, :, 1]).max() <= 1
+
+
+def test_a_variant_that_no_decoder_knows_is_unsupported():
+    """A sound TIFF of 64-bit integers is skipped like any other type that is not read."""
+    error = refusal(grey_tiff(np.zeros((4, 4), np.uint64)))
+    assert error.reason == Reason.UNSUPPORTED
+    assert error.reason.skipped
 
 
 # -- row 43: upright ---------------------------------------------------------------------
