@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from .campaign import Campaign, make_pictures
 from .harness import Preload
 
 
@@ -27,3 +29,15 @@ def preload(tmp_path_factory: pytest.TempPathFactory) -> Preload:
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     return Preload(library)
+
+
+@pytest.fixture(scope="session")
+def campaign(preload: Preload, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
+    """The pictures, what an undisturbed run makes of them, and the means to disturb one."""
+    folder = tmp_path_factory.mktemp("campaign")
+    campaign = Campaign(preload, folder, make_pictures(folder / "pictures"))
+    try:
+        campaign.measure()
+        yield campaign
+    finally:
+        campaign.close()

@@ -1,0 +1,66 @@
+"""The command line, run again and again from one process that has paid for the imports.
+
+Started with the preloaded library, it reads a JSON line a run, forks, and in the child
+calls the entry point with that run's arguments, environment and faults, as
+`python -m mmsearch` would; the answer is a line with the exit status. Nothing that reads
+or writes a library, loads a model or starts a thread has happened before the fork.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+
+
+def serve() -> None:
+    """Answer every line on stdin until it ends.
+
+    onnxruntime is left to the child: it starts a thread, which a fork would lose.
+    """
+    import PIL.Image  # noqa: F401 - what a run would import, paid for once
+    import portalocker  # noqa: F401
+    import sqlalchemy.dialects.sqlite  # noqa: F401
+
+    import mmsearch.cli
+    import mmsearch.encoders.builtin
+    import mmsearch.library
+    import mmsearch.printing
+    import mmsearch.vectors.exact  # noqa: F401
+    from mmsearch.__main__ import main
+
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    answers.write("ready\n")
+    answers.flush()
+    # not `for line in sys.stdin`: that reads ahead, and the child would share what is read
+    while question := _line():
+        run = json.loads(question)
+        pid = os.fork()
+        if pid == 0:
+            answers.close()
+            os.environ.update(run["environment"])
+            ctypes.CDLL(None).fault_configure()
+            for number, name in ((0, os.devnull), (1, run["out"]), (2, run["err"])):
+                descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            sys.argv = ["mmsearch", *run["arguments"]]
+            main()
+        _, status = os.waitpid(pid, 0)
+        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        answers.flush()
+
+
+def _line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 4096)
+        if not byte:
+            return b""
+        line += byte
+    return line
+
+
+if __name__ == "__main__":
+    serve()
