@@ -113,7 +113,7 @@ def index(
         bool, typer.Option("--rehash", help="Read every file again, whatever its size and date.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")
+        bool, typer.Option("--dry-run", help="Say what would happen; nothing is written, no picture decoded.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -179,6 +179,14 @@ def query(
     type: Annotated[
         Modality | None, typer.Option("--type", help="Only items of this kind.")
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="EXPR",
+            help='Only what fits, such as "width > height and modified >= 2024".',
+        ),
+    ] = None,
     image: Annotated[
         list[Path] | None,
         typer.Option("--image", metavar="FILE", help="Add a picture to the query."),
@@ -214,7 +222,7 @@ def query(
     parts += [language.text(_text_of(path)) for path in text_file or []]
     asked = language.combine(parts)
     with _open(index) as library:
-        hits = library.query(asked, k, modality=type, all=all)
+        hits = library.query(asked, k, modality=type, where=where, all=all)
     print_hits(hits, form, nul=nul)
     sys.stdout.flush()
 
@@ -248,7 +256,7 @@ def embed(
 
     given = inputs or []
     if given == ["-"]:
-        given = [line.rstrip("\n") for line in sys.stdin]
+        given = [os.fsdecode(line.rstrip(b"\n")) for line in sys.stdin.buffer]
     if not given:
         raise UsageError("nothing to embed: give texts or files, or - to read one a line")
     rows = embed_all(given, type, model or "builtin")

@@ -93,7 +93,13 @@ class Ingest:
     def run(self, paths: Sequence[bytes]) -> Iterator[Progress]:
         """Go over the paths (none: all known roots); progress after every scan step and file."""
         scopes = self._begin(paths)
-        scan = Scan(self.catalog, self.rules, self._worth_another_try(), rehash=self.rehash)
+        scan = Scan(
+            self.catalog,
+            self.rules,
+            self._worth_another_try(),
+            self._offline,
+            rehash=self.rehash,
+        )
         # what is to be read goes to a file first: the total is then known, and memory is not
         with tempfile.TemporaryFile(prefix="mmsearch-") as spool:
             found = (pending for scope in scopes for pending in scan.run(scope))
@@ -128,7 +134,7 @@ class Ingest:
             with self.catalog.transaction():
                 for scope in scopes:
                     if scope.device is not None and scope.path not in known:
-                        self.catalog.put_root(scope.path, scope.device)
+                        self.catalog.put_root(scope.path, scope.device, keep=self._offline)
                     elif scope.device is not None and known[scope.path][1] != scope.device:
                         self.catalog.set_device(known[scope.path][0], scope.device)
         return scopes

@@ -42,7 +42,7 @@ def resolve(catalog: Catalog, paths: Sequence[bytes]) -> tuple[list[Scope], list
 
     A root is offline when it is missing, empty where it had files, or a stranger: on another
     device than before with none of its files there. Raises UsageError for a path that is
-    not there and was never a root.
+    not there and of which nothing is known.
     """
     roots = {path: device for _, path, device in catalog.roots()}
     asked = [os.path.realpath(path) for path in paths] or sorted(roots)
@@ -57,10 +57,14 @@ def resolve(catalog: Catalog, paths: Sequence[bytes]) -> tuple[list[Scope], list
         elif os.path.exists(path):
             new_or_moved = root is None or root == path
             scopes[path] = Scope(path, os.stat(path).st_dev if new_or_moved else None)
-        elif root is not None:
+        elif root is not None and catalog.files_below(path):
             scopes[path] = Scope(path, None)  # all that was there is gone
         else:
             raise UsageError(f"no such file or folder: {display(path)}")
+    # a disk that was a root of its own may be missing below a wider path of this run
+    for root, device in roots.items():
+        if _above(root, scopes) not in (None, root) and _is_offline(catalog, root, device):
+            offline.add(root)
     return list(scopes.values()), sorted(offline)
 
 
@@ -110,10 +114,17 @@ class Scan:
     """
 
     def __init__(
-        self, catalog: Catalog, rules: WalkRules, retry: frozenset[Reason], *, rehash: bool = False
+        self,
+        catalog: Catalog,
+        rules: WalkRules,
+        retry: frozenset[Reason],
+        offline: Sequence[bytes],
+        *,
+        rehash: bool = False,
     ) -> None:
         self._catalog = catalog
         self._rules = rules
+        self._offline = offline  # roots of which nothing is missing, whatever is not there
         self._retry = retry  # files refused for these reasons are read again
         self._rehash = rehash
         self.unchanged = 0
@@ -146,10 +157,10 @@ class Scan:
             for path, found, before in pending:
                 yield _pending(path, before, found.size in sizes)
             if not file:
-                self._miss(known)
+                self._miss(folder.path, known)
         for path in self._catalog.folders_below(scope.path):
             if path not in visited:
-                self._miss(self._catalog.known_files(path))
+                self._miss(path, self._catalog.known_files(path))
 
     def _is_pending(self, found: Stat, known: Known) -> bool:
         """True when a known file has to be read; otherwise it is counted."""
@@ -162,7 +173,9 @@ class Scan:
             self.unchanged += 1
         return False
 
-    def _miss(self, known: dict[bytes, Known]) -> None:
+    def _miss(self, folder: bytes, known: dict[bytes, Known]) -> None:
+        if any(contains(root, folder) for root in self._offline):
+            return
         self.missing.extend(file.id for file in known.values() if not file.gone)
 
 

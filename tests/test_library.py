@@ -149,10 +149,8 @@ def test_modality_keeps_one_kind(three):
         three.query("red", modality="video")
 
 
-def test_filters_that_are_not_there_yet_are_refused(three):
-    """`where` and `min_relevance` are not silently ignored; `all` changes nothing."""
-    with pytest.raises(UsageError, match="where is not in this version"):
-        three.query("red", where="taken >= 2024")
+def test_what_is_not_there_yet_is_refused(three):
+    """`min_relevance` is not silently ignored; `all` changes nothing."""
     with pytest.raises(UsageError, match="min_relevance is not in this version"):
         three.query("red", min_relevance=0.5)
     assert three.query("red", all=True) == three.query("red")
@@ -762,6 +760,20 @@ def test_an_offline_root_keeps_its_files(three, photos, encoder, tmp_path, how):
     os.rename(tmp_path / "elsewhere", photos.folder)
     assert counts(three.index()) == {"unchanged": 3}
     assert (encoder.pictures, ids(three)) == (0, before)
+
+
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_an_offline_root_below_a_wider_path_keeps_its_files(three, photos, tmp_path, how):
+    """A disk mounted below the folder that is indexed now: it stays a root, and nothing is gone."""
+    hide_root(photos, tmp_path, how)
+    (tmp_path / "beside.png").write_bytes((tmp_path / "elsewhere" / "red.png").read_bytes())
+    report = three.index([tmp_path], exclude=["elsewhere"])
+    assert counts(report) == {"copied": 1, "offline": 3}
+    assert set(three.status()["roots"]) == {str(tmp_path), str(photos.folder)}
+    if how == "empty":
+        photos.folder.rmdir()
+    os.rename(tmp_path / "elsewhere", photos.folder)
+    assert counts(three.index()) == {"unchanged": 4}
 
 
 def test_a_stranger_in_the_place_of_a_root_is_offline(three, photos, tmp_path):
