@@ -23,6 +23,7 @@ from mmsearch.settings import Settings, load_settings
 from mmsearch.space import Space
 
 if TYPE_CHECKING:
+    from mmsearch.filters import Filter
     from mmsearch.ingest import Ingest, Progress
     from mmsearch.records import Vectors
 
@@ -217,22 +218,28 @@ class Library:
     ) -> list[Hit]:
         """The k items nearest to a query, best first: words, or a Query of terms.
 
-        Exact search over every item. `modality` keeps one kind. Relevance is not calibrated
-        yet: it is None in every hit, nothing is cut, and so `all` changes nothing. Raises
-        UsageError for a query that asks for nothing or for filters that this version does
-        not have, LibraryMissing, LibraryDamaged, EncoderMismatch, LoadError for a bad file.
+        Exact search over every item, or over those that fit: `modality` keeps one kind, and
+        `where` is a filter such as "width > height and modified >= 2024", in the language
+        that mmsearch.filters describes. Relevance is not calibrated yet: it is None in every
+        hit, nothing is cut, and so `all` changes nothing. Raises UsageError for a query that
+        asks for nothing, for a filter that is not understood and for `min_relevance`, which
+        this version does not have, LibraryMissing, LibraryDamaged, EncoderMismatch, LoadError
+        for a bad file.
         """
-        if where is not None or min_relevance is not None:
-            name = "where" if where is not None else "min_relevance"
-            raise UsageError(f"{name} is not in this version of mmsearch yet")
+        if min_relevance is not None:
+            raise UsageError("min_relevance is not in this version of mmsearch yet")
         if k < 1:
             raise UsageError(f"k is the number of answers, at least 1, not {k}")
         kind = as_modality(modality) if modality is not None else None
+        kept = _parsed(where) if where is not None else None
         with self._guard:
             catalog, space = self._read()
             vector = query_vector(text(q) if isinstance(q, str) else q, self.encoder)
             with catalog.snapshot():
-                found = _nearest(catalog, space, vector, k, kind)
+                if kept is None:
+                    found = _nearest(catalog, space, vector, k, kind)
+                else:
+                    found = _nearest_of(catalog, space, vector, k, kind, kept)
         return [
             Hit(
                 rank, score, None, Path(os.fsdecode(match.path)), match.modality, match.item_id,
@@ -349,6 +356,24 @@ def _nearest(
         # some stood for files that are gone: leave those out and look again, wider
         space.hide(sorted(set(score_of) - {match.vector_id for match in matches}))
         wanted *= 2
+
+
+def _nearest_of(
+    catalog: Catalog, space: Space, vector: Vectors, k: int, modality: Modality | None, kept: Filter
+) -> list[tuple[float, Match]]:
+    """The same of those that a filter keeps: they are chosen first and all scored, exactly."""
+    ids, scores = space.search(vector, k, catalog.vector_ids(space.id, kept, modality))
+    score_of = dict(zip(ids.tolist(), scores.tolist(), strict=True))
+    # once more: of the copies of a picture perhaps not all are kept
+    matches = catalog.matches(list(score_of), modality, kept)
+    matches.sort(key=lambda match: (-score_of[match.vector_id], match.item_id))
+    return [(score_of[match.vector_id], match) for match in matches[:k]]
+
+
+def _parsed(where: str) -> Filter:
+    from mmsearch.filters import parse_filter  # most queries have none
+
+    return parse_filter(where)
 
 
 @contextmanager

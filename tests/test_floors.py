@@ -16,11 +16,12 @@ import mmsearch
 
 PACKAGE = Path(mmsearch.__file__).parent
 
-# From the ground up; a folder's modules share its floor. Within floor 0 there is an order.
+# From the ground up; a folder's modules share its floor. Within floors 0 and 1 there is an order.
 FLOORS = [
     ["records"],
     ["errors"],
     ["settings", "durable"],
+    ["filters"],
     ["files", "locking", "loaders", "encoders", "vectors", "catalog", "language", "metrics"],
     ["scan", "decoding", "space", "embedding", "training"],
     ["ingest"],

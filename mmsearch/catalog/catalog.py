@@ -46,6 +46,7 @@ from mmsearch.errors import LibraryDamaged, LibraryMissing, SchemaMismatch
 from mmsearch.records import Modality, Reason
 
 if TYPE_CHECKING:
+    from mmsearch.filters import Filter
     from mmsearch.records import Ids, Vectors
 
 _CHUNK = 4096  # vectors read at a time: 2 MB at 256 dimensions
@@ -231,9 +232,10 @@ class Catalog:
             )
             return [(row.id, row.path, row.device) for row in rows]
 
-    def put_root(self, path: bytes, device: int) -> None:
-        """Remember a root; one that contains others takes their place."""
-        self._connection.execute(delete(roots).where(_below(roots.c.path, path)))
+    def put_root(self, path: bytes, device: int, keep: Sequence[bytes] = ()) -> None:
+        """Remember a root; one that contains others takes their place, but for those to keep."""
+        below = _below(roots.c.path, path) & roots.c.path.not_in(keep)
+        self._connection.execute(delete(roots).where(below))
         self._connection.execute(
             insert(roots).values(path=path, device=device, added_at=int(time.time()))
         )
@@ -561,12 +563,35 @@ class Catalog:
             count, highest = self._connection.execute(query).one()
         return int(count), int(highest)
 
-    def matches(self, vector_ids: Sequence[int], modality: Modality | None = None) -> list[Match]:
-        """The items that these vectors stand for now; none for a vector that is gone."""
+    def vector_ids(
+        self, space_id: int, filter: Filter | None = None, modality: Modality | None = None
+    ) -> Ids:
+        """The space's vectors that stand for an item which the filter lets through, rising."""
+        query = (
+            _matching(modality, filter)
+            .with_only_columns(vectors.c.id)
+            .where(vectors.c.space_id == space_id)
+            .distinct()
+            .order_by(vectors.c.id)
+        )
+        with self.snapshot():
+            return np.fromiter(self._connection.execute(query).scalars(), np.int64)
+
+    def matches(
+        self,
+        vector_ids: Sequence[int],
+        modality: Modality | None = None,
+        filter: Filter | None = None,
+    ) -> list[Match]:
+        """The items that these vectors stand for now, as far as the filter lets them through.
+
+        None for a vector that is gone; of several copies of a picture each is judged alone.
+        """
         found: list[Match] = []
+        asked = _matching(modality, filter)
         with self.snapshot():
             for chunk in _chunks(vector_ids):
-                query = _matching(modality).where(vectors.c.id.in_(chunk))
+                query = asked.where(vectors.c.id.in_(chunk))
                 for id, item, folder, name, kind, start, end in self._connection.execute(query):
                     path = os.path.join(folder, name)
                     found.append(Match(id, item, path, Modality(kind), start, end))
@@ -715,7 +740,7 @@ def _at_or_below(path: bytes) -> Any:
     return _below(folders.c.path, path) | ((folders.c.path == folder) & (files.c.name == name))
 
 
-def _matching(modality: Modality | None) -> Select[Any]:
+def _matching(modality: Modality | None, filter: Filter | None = None) -> Select[Any]:
     query = (
         select(
             vectors.c.id, items.c.id, folders.c.path, files.c.name, items.c.modality,
@@ -726,7 +751,14 @@ def _matching(modality: Modality | None) -> Select[Any]:
         .join(folders, folders.c.id == files.c.folder_id)
         .where(files.c.gone_at.is_(None))
     )  # fmt: skip
-    return query if modality is None else query.where(items.c.modality == modality)
+    if modality is not None:
+        query = query.where(items.c.modality == modality)
+    if filter is not None:
+        from mmsearch.catalog.filters import expression  # most queries have none
+
+        query = query.join(contents, contents.c.id == files.c.content_id)
+        query = query.where(expression(filter))
+    return query
 
 
 def _findable() -> Any:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
+from mmsearch.catalog import functions
 from mmsearch.durable import is_full, storage_error
 from mmsearch.errors import (
     DiskFull,
@@ -94,9 +95,10 @@ def _connect(uri: str, begin: str, pragmas: tuple[str, ...]) -> Connection:
     engine = create_engine("sqlite://", creator=open_sqlite, poolclass=NullPool)
 
     @event.listens_for(engine, "connect")
-    def set_pragmas(connection: sqlite3.Connection, _: Any) -> None:
+    def prepare(connection: sqlite3.Connection, _: Any) -> None:
         for pragma in pragmas:
             connection.execute(pragma).close()
+        functions.register(connection)
 
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:
