@@ -316,6 +316,8 @@ def _answer(
 
     answer: dict[str, Any] = {}
     try:
+        if os.path.realpath(path) != path:  # a walk follows no link, so there was none then
+            raise LoadError(Reason.CHANGED, "a folder above it became a link")
         with suppress(OSError):  # so that a refused file, too, is known by its state
             answer["state"] = files.Stat.of(os.lstat(path)).figures
         data, stat = files.read_regular(path, limits.max_file_mb * 1e6, judge)

@@ -258,6 +258,29 @@ def test_eight_orientations_have_one_vector(folder):
         assert (rows @ rows.T).min() > (0.999 if name == "PNG" else 0.98), name
 
 
+# -- rows 29 and 30: what took a file's place since the walk ------------------------------
+
+
+def test_nothing_is_read_through_a_link_or_from_a_device(folder, tmp_path):
+    """Rows 29 and 30: a link, a pipe or a folder's link in the place of a file gives nothing
+    of what it leads to, and holds nobody up."""
+    (tmp_path / "outside").mkdir()
+    put(tmp_path / "outside" / "secret.jpg", seed=1)
+    (folder / "swapped").symlink_to(tmp_path / "outside")
+    (folder / "link.jpg").symlink_to(tmp_path / "outside" / "secret.jpg")
+    (folder / "zero.jpg").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.jpg")
+    names = ["swapped/secret.jpg", "link.jpg", "zero.jpg", "pipe.jpg", "folder.jpg", "none.jpg"]
+    (folder / "folder.jpg").mkdir()
+    outcomes = decode([os.fsencode(folder / name) for name in names])
+    assert reasons(outcomes) == {
+        "secret.jpg": Reason.CHANGED, "link.jpg": Reason.CHANGED, "zero.jpg": Reason.CHANGED,
+        "pipe.jpg": Reason.NOT_REGULAR, "folder.jpg": Reason.UNREADABLE,
+        "none.jpg": Reason.UNREADABLE,
+    }  # fmt: skip
+    assert all(outcome.digest is None for outcome in outcomes.values())
+
+
 # -- row 46: decoders gone wild ----------------------------------------------------------
 
 
@@ -377,6 +400,21 @@ def test_no_worker_at_all_is_an_error_of_ours(folder, tmp_path, monkeypatch):
         with pytest.raises(MmsearchError, match="no decoder process can be started"):
             library.index(folder)
         assert library.errors() == []
+
+
+def test_a_worker_killed_between_files_is_nobodys_fault(folder):
+    """Rows 10 and 46: whoever kills an idle worker, the next file is read by another."""
+    pool = DecoderPool(1, WANT, LIMITS)
+    try:
+        pool.submit(Job(put(folder / "a.jpg", seed=1)))
+        assert pool.next().reason is None
+        process = pool._workers[0]._process
+        process.kill()
+        process.wait()
+        pool.submit(Job(put(folder / "b.jpg", seed=2)))
+        assert pool.next().reason is None
+    finally:
+        pool.close()
 
 
 def test_closing_ends_workers_in_the_middle_of_their_work(folder, evil):
