@@ -141,6 +141,7 @@ class Catalog:
                 try:
                     with catalog.transaction():
                         migrate(catalog._connection, 0)
+                    connections.use_log(catalog._connection, new)
                 finally:
                     catalog.close()
                 os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -39,8 +40,13 @@ _READER_PRAGMAS = ("PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF")
 def connect(path: Path, *, write: bool) -> Connection:
     """One connection to a SQLite file that exists; `write` for the one writer."""
     if write:
-        pragmas = ("PRAGMA journal_mode = WAL", *_WRITER_PRAGMAS)
-        return _connect(f"{_uri(path)}?mode=rw", "BEGIN IMMEDIATE", pragmas)
+        connection = _connect(f"{_uri(path)}?mode=rw", "BEGIN IMMEDIATE", _WRITER_PRAGMAS)
+        try:
+            use_log(connection, path)
+        except BaseException:
+            dispose(connection)
+            raise
+        return connection
     if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
         connection = _connect(f"{_uri(path)}?mode=ro", "BEGIN", _READER_PRAGMAS)
         try:
@@ -62,6 +68,14 @@ def create(path: Path) -> Connection:
     error of that copy to itself.
     """
     return _connect(f"{_uri(path)}?mode=rwc", "BEGIN IMMEDIATE", _WRITER_PRAGMAS)
+
+
+def use_log(connection: Connection, path: Path) -> None:
+    """Give the file a write-ahead log. A disk that fails meanwhile is no error to SQLite."""
+    raw: Any = connection.connection.driver_connection
+    if raw.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+        code = errno.ENOSPC if is_full(path.parent) else errno.EIO
+        raise OSError(code, os.strerror(code))
 
 
 def _uri(path: Path) -> str:
