@@ -101,9 +101,9 @@ class Library:
         work: dict[str, Any] = {"rehash": rehash, "stop": stop or (lambda: False)}
         if dry_run:
             return self._dry_run(asked, rules, progress, **work)
-        self._make_folder()
         run = None
         try:
+            self._make_folder()
             with WriterLock(self.folder / "LOCK"), self._open_for_writing() as catalog:
                 space = self._space(catalog, create=True)
                 run = Ingest(catalog, space, self.encoder, self.settings, rules, **work)
