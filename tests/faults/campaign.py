@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -123,11 +124,15 @@ class Campaign:
     def __post_init__(self) -> None:
         self._idle: deque[Zygote] = deque()
         self._new = threading.Lock()
+        self._began: dict[int, float] = {}
 
     def measure(self) -> None:
         """The undisturbed run that all others are held against."""
-        index = self.fresh("clean")
-        outcome = self.index(index)
+        for _ in range(5):
+            index = self.fresh("clean")
+            outcome = self.index(index)
+            if not outcome.slow:
+                break
         assert outcome.code == 3, f"the broken picture makes it 3: {outcome}"
         assert complaints(outcome) == []
         self.clean, self.changes = stored(index), outcome.changes
@@ -144,13 +149,14 @@ class Campaign:
         shutil.rmtree(index, ignore_errors=True)
         return index
 
-    def arguments(self, index: Path) -> list[str]:
-        """Of `mmsearch`, to index the pictures."""
-        return ["index", str(self.pictures), "--index", str(index), "--json"]
+    def arguments(self, index: Path, *photos: Path) -> list[str]:
+        """Of `mmsearch`, to index the pictures, or others."""
+        folders = [str(folder) for folder in photos or [self.pictures]]
+        return ["index", *folders, "--index", str(index), "--json"]
 
-    def command(self, index: Path) -> list[str]:
+    def command(self, index: Path, *photos: Path) -> list[str]:
         """The same as a program of its own."""
-        return [sys.executable, "-m", "mmsearch", *self.arguments(index)]
+        return [sys.executable, "-m", "mmsearch", *self.arguments(index, *photos)]
 
     def index(self, index: Path, mode: str = "count", at: int = 0) -> Outcome:
         """One indexing run whose `at`-th change below the library's folder goes wrong."""
@@ -161,24 +167,25 @@ class Campaign:
         with self._zygote() as zygote:
             return zygote.run(arguments, index, mode, at)
 
-    def start(self, index: Path, mode: str, at: int, **settings: str) -> subprocess.Popen[str]:
-        """An indexing run as a program of its own, to be met while it runs."""
-        return self.preload.start(self.command(index), index, mode, at, **SETTINGS | settings)
-
-    def stopped(self, index: Path, at: int, **settings: str) -> subprocess.Popen[str]:
-        """The same, waiting before its `at`-th change."""
-        process = self.start(index, "stop", at, **settings)
+    def stopped(
+        self, index: Path, at: int, *photos: Path, **settings: str
+    ) -> subprocess.Popen[str]:
+        """An indexing run as a program of its own, waiting before its `at`-th change."""
+        command, began = self.command(index, *photos), time.monotonic()
+        process = self.preload.start(command, index, "stop", at, **SETTINGS | settings)
+        self._began[process.pid] = began
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status), f"it ended before its change {at}"
         return process
 
     def ended(self, index: Path, process: subprocess.Popen[str]) -> Outcome:
-        """How a started run ended."""
+        """How such a run ended."""
         try:
             out, err = process.communicate(timeout=120)
         finally:
             process.kill()
-        return Outcome(process.returncode, out, err, read_log(log_of(index)))
+        seconds = time.monotonic() - self._began.pop(process.pid)
+        return Outcome(process.returncode, out, err, read_log(log_of(index)), seconds)
 
     def first(self, call: str, path: str) -> int:
         """The number of the first such change of an undisturbed run."""
@@ -216,6 +223,8 @@ class Campaign:
         have = stored(index)
         promised = max(acknowledged(outcome), default=0)
         following = [count for count in self.commits if count > promised][:1]
+        if outcome.slow:
+            following = list(range(promised, promised + BATCH + 1))
         assert len(have) in {promised, *following}, f"{promised} promised, {len(have)} there"
         for name, file in have.items():
             assert file.like(self.clean[name]), f"{name!r} is not what it was"
@@ -304,11 +313,13 @@ class Zygote:
             "out": str(out),
             "err": str(err),
         }
+        began = time.monotonic()
         assert self._process.stdin
         self._process.stdin.write(json.dumps(question).encode() + b"\n")
         self._process.stdin.flush()
         code = int(self._answer())
-        return Outcome(code, out.read_text(), err.read_text(), read_log(log))
+        seconds = time.monotonic() - began
+        return Outcome(code, out.read_text(), err.read_text(), read_log(log), seconds)
 
     def _answer(self) -> str:
         # a run that hangs is ended, with all of its workers, and fails its test

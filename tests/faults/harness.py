@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,12 @@ class Outcome:
     out: str
     err: str
     changes: list[Change]
+    seconds: float
+
+    @property
+    def slow(self) -> bool:
+        """True when commits may have come by the clock (after 5 s) and not by the batch."""
+        return self.seconds > 4.5
 
     @property
     def struck(self) -> list[Change]:
@@ -99,12 +106,14 @@ class Preload:
         **environment: str,
     ) -> Outcome:
         """`start`, and how it ended."""
+        began = time.monotonic()
         process = self.start(command, folder, mode, at, **environment)
         try:
             out, err = process.communicate(timeout=120)
         finally:
             process.kill()
-        return Outcome(process.returncode, out, err, read_log(log_of(folder)))
+        seconds = time.monotonic() - began
+        return Outcome(process.returncode, out, err, read_log(log_of(folder)), seconds)
 
 
 def log_of(folder: Path) -> Path:

@@ -57,13 +57,15 @@ def test_row_9_signals(campaign: Campaign, number: signal.Signals, code: int) ->
         outcome = campaign.ended(index, process)
         have = campaign.judge(index, outcome)
         report = json.loads(outcome.out)
-        if n <= campaign.commits_at[-1]:
+        if outcome.slow:  # other commits than expected: which moment this was is not known
+            assert outcome.code in {code, 3}
+        elif n <= campaign.commits_at[-1]:
             assert (outcome.code, report["interrupted"]) == (code, True)
             assert report["added"] + report["copied"] == len(have)
         else:  # all the work is done; whether the news came in time is chance
             assert outcome.code in {code, 3}
             assert set(have) == set(campaign.clean)
-        if n >= campaign.commits_at[0]:
+        if n >= campaign.commits_at[0] and not outcome.slow:
             assert len(have) >= campaign.commits[1], "the batch in progress is finished"
         assert complaints(outcome) == []
         campaign.judge_resumed(index)
@@ -131,16 +133,12 @@ def test_row_10_a_worker_is_killed(campaign: Campaign) -> None:
 def test_row_10_a_worker_without_memory(campaign: Campaign, tmp_path: Path) -> None:
     """row 10: a picture that needs more memory than a worker has is named; all others are in."""
     photos = make_pictures(tmp_path / "photos")
+    for number in range(8):
+        Image.new("RGB", (60, 60), (number * 30, 90, 90)).save(photos / f"f-{number}.png")
     Image.new("RGB", (7000, 7000)).save(photos / "y-vast.png", compress_level=1)
     index = campaign.fresh("memory")
-    command = [*campaign.command(index), str(photos)]
-    command.remove(str(campaign.pictures))
-    # batches of one: the first commit comes while the last pictures are not read yet
-    process = campaign.preload.start(
-        command, index, "stop", campaign.commits_at[0], **SETTINGS | {"MMSEARCH_BATCH": "1"}
-    )
-    _, status = os.waitpid(process.pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(status)
+    # at most four files are read ahead, so at the first commit the last are not read yet
+    process = campaign.stopped(index, campaign.commits_at[0], photos)
     (worker,) = children(process.pid)
     pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
     room = pages * os.sysconf("SC_PAGE_SIZE") + 30_000_000
@@ -150,7 +148,7 @@ def test_row_10_a_worker_without_memory(campaign: Campaign, tmp_path: Path) -> N
     assert outcome.code == 3 and complaints(outcome) == []
     failed = {Path(f["path"]).name: f["reason"] for f in json.loads(outcome.out)["failed"]}
     assert failed == {"y-vast.png": "out-of-memory", "z-cut.png": "truncated"}
-    assert set(stored(index)) == set(campaign.clean)
+    assert len(stored(index)) == len(campaign.clean) + 8
 
 
 def test_row_11_two_indexers(campaign: Campaign) -> None:
