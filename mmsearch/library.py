@@ -348,11 +348,7 @@ def _nearest(
         matches = catalog.matches(list(score_of))
         kept = [match for match in matches if modality is None or match.modality is modality]
         if len(kept) >= k or len(ids) < wanted:
-            # vectors first: the k best are then the beginning of the k + 1 best
-            kept.sort(
-                key=lambda match: (-score_of[match.vector_id], match.vector_id, match.item_id)
-            )
-            return [(score_of[match.vector_id], match) for match in kept[:k]]
+            return _ranked(kept, score_of)[:k]
         # some stood for files that are gone: leave those out and look again, wider
         space.hide(sorted(set(score_of) - {match.vector_id for match in matches}))
         wanted *= 2
@@ -366,8 +362,13 @@ def _nearest_of(
     score_of = dict(zip(ids.tolist(), scores.tolist(), strict=True))
     # once more: of the copies of a picture perhaps not all are kept
     matches = catalog.matches(list(score_of), modality, kept)
-    matches.sort(key=lambda match: (-score_of[match.vector_id], match.item_id))
-    return [(score_of[match.vector_id], match) for match in matches[:k]]
+    return _ranked(matches, score_of)[:k]
+
+
+def _ranked(matches: list[Match], score_of: dict[int, float]) -> list[tuple[float, Match]]:
+    """Best first; then by vector, by item: the k best are the beginning of the k + 1 best."""
+    pairs = [(score_of[match.vector_id], match) for match in matches]
+    return sorted(pairs, key=lambda pair: (-pair[0], pair[1].vector_id, pair[1].item_id))
 
 
 def _parsed(where: str) -> Filter:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 # until then the fresh rows are searched beside it, exactly.
 STALE_SHARE = 0.05
 
+# Finalists beyond the k that are asked for: the last bits of a fast score, which depend on
+# where a row lies, do not decide which of several equal pictures is among the k.
+_SPARE = 16
+
 
 @dataclass(frozen=True, slots=True)
 class CacheState:
@@ -57,14 +61,15 @@ class Space:
         with self._catalog.snapshot():
             store = self._refreshed()
             while True:
-                _, found = store.search(query[None], k, among)
+                _, found = store.search(query[None], k + _SPARE, among)
                 ids, rows = self._catalog.vectors_of(found[0].tolist())
                 dead = np.setdiff1d(found[0], ids)
                 if not len(dead):
                     break
                 store.remove(dead)
-        scores = rows @ query if len(ids) else np.empty(0, np.float32)
-        order = np.lexsort((ids, -scores))
+        # row by row, unlike a matrix product: equal vectors have equal scores wherever they lie
+        scores = (rows * query).sum(axis=1) if len(ids) else np.empty(0, np.float32)
+        order = np.lexsort((ids, -scores))[:k]
         return ids[order], scores[order]
 
     def hide(self, ids: Sequence[int]) -> None:
