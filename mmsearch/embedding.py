@@ -10,7 +10,7 @@ import numpy as np
 
 from mmsearch.encoders import Encoder, open_encoder
 from mmsearch.errors import LoadError, UsageError
-from mmsearch.files import display, read_regular
+from mmsearch.files import display, read_regular, well_formed
 from mmsearch.language import Query
 from mmsearch.records import Modality
 from mmsearch.settings import Settings
@@ -76,7 +76,7 @@ def load(item: Any, modality: Modality, encoder: Encoder) -> Any:
     if modality is Modality.TEXT:
         if not isinstance(item, str):
             raise UsageError(f"a text is a string, not {type(item).__name__}")
-        return item
+        return well_formed(item)
     if modality is Modality.IMAGE:
         return _picture(item, encoder)
     return item  # the encoder says that it has no tower for it

@@ -192,8 +192,20 @@ def vanished(error: OSError) -> bool:
 
 def display(path: bytes | str) -> str:
     """A path as a person may safely see it: control and bidirectional marks are escaped."""
-    text = os.fsdecode(path)
+    raw = path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
+    text = raw.decode("utf-8", "surrogateescape")  # whatever the locale says
     return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def well_formed(text: str) -> str:
+    """A string that is valid Unicode: bytes smuggled in as surrogates are read as UTF-8.
+
+    Under a locale that is not UTF-8 every argument and file name comes with such surrogates.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _escape(char: str) -> str:
