@@ -59,6 +59,10 @@ def run() -> NoReturn:
     except BrokenPipeError:  # whoever read our answers has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(128 + 13)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer has met it first
+            sys.exit(128 + 13)
+        raise
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         _fail(MmsearchError(f"{name}{error.strerror or error}"), 1)

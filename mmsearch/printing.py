@@ -13,7 +13,7 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from mmsearch.files import display
+from mmsearch.files import display, well_formed
 from mmsearch.records import Failure, Hit, Report
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def print_hits(hits: Sequence[Hit], form: Format, *, nul: bool = False) -> None:
         writer.writerows(_as_dict(hit) for hit in hits)
     else:
         for hit in hits:
-            score = "     " if hit.score is None else f"{hit.score:.3f}"
+            score = " " * 6 if hit.score is None else f"{hit.score:6.3f}"
             print(f"{hit.rank:>3}  {score}  {display(os.fsencode(hit.path))}")
 
 
@@ -75,7 +75,7 @@ def _as_dict(hit: Hit) -> dict[str, Any]:
 def print_json(value: Any) -> None:
     """Print a value as JSON. A path that is not UTF-8 keeps its place as U+FFFD."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
-    print(text.encode("utf-8", "replace").decode("utf-8"))
+    print(well_formed(text))
 
 
 def print_failures(failures: Iterable[Failure]) -> None:
@@ -108,7 +108,7 @@ def print_report(report: Report) -> None:
 def note(line: str) -> None:
     """A line on stderr; lost without harm when nobody reads it any more."""
     with suppress(OSError):
-        print(line.encode("utf-8", "replace").decode("utf-8"), file=sys.stderr, flush=True)
+        print(well_formed(line), file=sys.stderr, flush=True)
 
 
 class Meter:
