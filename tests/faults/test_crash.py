@@ -53,10 +53,10 @@ def test_row_2_torn_writes(campaign: Campaign) -> None:
 
 
 def test_row_8_killed_while_recovering(campaign: Campaign) -> None:
-    """row 8: killed, then killed again early in the next run, and again: recovery goes on.
+    """row 8: killed, then killed early in the next run, and in the one after: it still recovers.
 
-    24 seeded pairs of moments by default, 400 with MMSEARCH_FAULTS=all. The second moment
-    is mostly among the first changes, where recovery is.
+    24 seeded triples of moments by default, 400 with MMSEARCH_FAULTS=all. The second and
+    third are among the first changes of a run, where recovery is.
     """
     chance = random.Random(SEED)
     last = campaign.changes[-1].n
