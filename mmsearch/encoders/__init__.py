@@ -40,14 +40,15 @@ BUILTIN = "builtin-1"  # what "builtin" stands for: the newest
 
 
 @functools.lru_cache(maxsize=4)
-def open_encoder(name: str) -> Encoder:
+def open_encoder(name: str, precision: str = "auto") -> Encoder:
     """The encoder of that name; "builtin" is the newest built-in one.
 
-    Raises ModelError for an unknown name. Opening twice gives the same object: weights
-    are loaded once a process, and only when something is encoded.
+    `precision` "auto" takes the fastest graph that this processor computes right, "fp32"
+    the exact one. Raises ModelError for an unknown name. Opening twice gives the same
+    object: weights are loaded once a process, and only when something is encoded.
     """
     if name in ("builtin", BUILTIN):
         from mmsearch.encoders.builtin import Builtin
 
-        return Builtin(BUILTIN)
+        return Builtin(BUILTIN, precision=precision)
     raise ModelError(f"no model is called {name!r}; there is: builtin (that is {BUILTIN})")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsearch.encoders.runtime import Graph
+from mmsearch.encoders.runtime import Graph, has_exact_int8
 from mmsearch.errors import ModelError
 from mmsearch.records import ImageInput, Modality
 
@@ -27,9 +27,13 @@ _TEXTS = 64
 
 
 class Builtin:
-    """An encoder in a folder: `model.json`, `image.onnx`, `text.onnx`, `tokenizer.json`."""
+    """An encoder in a folder: `model.json`, `image.onnx`, `text.onnx`, `tokenizer.json`.
 
-    def __init__(self, name: str, folder: Path | None = None) -> None:
+    `image.int8.onnx`, where there is one, is the same tower in 8-bit integers. It is taken
+    unless `precision` is "fp32" or this processor would saturate.
+    """
+
+    def __init__(self, name: str, folder: Path | None = None, precision: str = "auto") -> None:
         self.folder = folder or MODELS / name
         try:
             card = json.loads((self.folder / "model.json").read_text(encoding="utf-8"))
@@ -43,6 +47,8 @@ class Builtin:
         self.modalities = frozenset(Modality(name) for name in card["modalities"])
         self.image_input = ImageInput(**card["image"])
         self.files: dict[str, str] = card["files"]
+        fast = "image.int8.onnx" in self.files and precision == "auto" and has_exact_int8()
+        self._image_file = "image.int8.onnx" if fast else "image.onnx"
         self._text: dict[str, int] = card["text"]
         # weights and preprocessing, nothing else: a reworded card is the same model
         identity = {key: card[key] for key in ("dim", "image", "text", "files")}
@@ -69,7 +75,7 @@ class Builtin:
 
     @functools.cached_property
     def _image(self) -> Any:
-        graph = Graph(self.folder / "image.onnx")
+        graph = Graph(self.folder / self._image_file)
         return lambda pixels: graph(pixels=pixels)
 
     @functools.cached_property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +38,19 @@ class Graph:
             )
         except Exception as error:  # onnxruntime raises a type of its own for each cause
             raise ModelError(f"{self.path} is not a usable model: {error}") from error
+
+
+@functools.cache
+def has_exact_int8() -> bool:
+    """True when this processor multiplies 8-bit integers without saturating.
+
+    Older x86 adds pairs of products in 16 bits and clips them, which moves embeddings; VNNI
+    and 64-bit Arm add in 32 bits. Where nothing can be found out, the answer is False.
+    """
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return True
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags
