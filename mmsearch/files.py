@@ -152,10 +152,8 @@ def read_regular(
     link cannot hang or mislead us. Raises LoadError with UNREADABLE, NOT_REGULAR, TOO_LARGE
     or CHANGED, and whatever `judge` raises.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-    flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with os.fdopen(os.open(path, flags), "rb", buffering=0) as file:
+        with open(path, "rb", opener=_cautious) as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise LoadError(Reason.NOT_REGULAR, "not a regular file")
@@ -173,6 +171,10 @@ def read_regular(
     if len(data) != before.st_size or Stat.of(before) != Stat.of(after):
         raise LoadError(Reason.CHANGED, "the file changed while it was read")
     return data, Stat.of(after)
+
+
+def _cautious(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
 
 
 def digest(data: bytes) -> bytes:
