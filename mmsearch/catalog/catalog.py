@@ -176,6 +176,7 @@ class Catalog:
         raw = self._connection.connection.driver_connection
         if raw is None:
             raise LibraryDamaged(f"{self.path} is closed")
+        os.close(private(str(target), os.O_CREAT | os.O_WRONLY))  # before SQLite makes it
         copy = sqlite3.connect(target)
         try:
             raw.backup(copy)

@@ -130,6 +130,8 @@ def translated(path: Path) -> Iterator[None]:
         raise storage_error(error, path) from error
     except (DBAPIError, sqlite3.Error) as error:
         raise _translate(path, error) from error
+    except UnicodeDecodeError as error:  # SQLite quotes the damaged text in its message
+        raise LibraryDamaged(_damaged(path, error)) from error
 
 
 def _translate(path: Path, error: DBAPIError | sqlite3.Error) -> Exception:
@@ -139,6 +141,9 @@ def _translate(path: Path, error: DBAPIError | sqlite3.Error) -> Exception:
         return LibraryDamaged(_damaged(path, origin)) if isinstance(error, DatabaseError) else error
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and is_full(path.parent):
         code = sqlite3.SQLITE_FULL
+    # our statements are right, so what SQLite finds wrong with them is wrong with the file
+    if code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_MISMATCH):
+        code = sqlite3.SQLITE_CORRUPT
     kinds: dict[int, LibraryError] = {
         sqlite3.SQLITE_FULL: DiskFull(f"no space left for {path}"),
         sqlite3.SQLITE_CORRUPT: LibraryDamaged(_damaged(path, origin)),
@@ -158,8 +163,9 @@ def _primary_code(error: DBAPIError | sqlite3.Error) -> int | None:
 
 
 def _damaged(path: Path, origin: object) -> str:
+    said = " ".join(str(origin).split())  # SQLite quotes whole statements, lines and all
     return (
-        f"{path} is damaged ({origin}); your photos are untouched: restore the file from a copy, "
+        f"{path} is damaged ({said}); your photos are untouched: restore the file from a copy, "
         "or move its folder away and run mmsearch index again"
     )
 
