@@ -118,12 +118,13 @@ class DecoderPool:
         self._closed.set()
         for _ in self._workers:
             self._jobs.put(None)
-        for worker in self._workers:
-            worker.kill()
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive():
+                for worker in self._workers:
+                    worker.kill()  # again and again: one may just have been started
+                thread.join(0.05)
         for worker in self._workers:
-            worker.end()  # one may have been started while we were closing
+            worker.end()
 
     def _serve(self, worker: _Worker) -> None:
         while (job := self._jobs.get()) is not None and not self._closed.is_set():
@@ -175,7 +176,12 @@ class _Worker:
         if self._process is None:
             try:
                 self._process = self._start()
+                assert self._process.stdin and self._process.stdout
+                _send(self._process.stdin, self._hello)
+                _receive(self._process.stdout)  # its "ready"
             except (OSError, EOFError, ValueError) as error:
+                self.end()
+                self._process = None
                 raise MmsearchError(
                     f"no decoder process can be started ({error or 'it ended at once'}): "
                     f"{sys.executable} must be able to import mmsearch"
@@ -223,7 +229,7 @@ class _Worker:
         # A group of its own: Ctrl-C in the terminal is for us to handle, not for it.
         package = str(Path(__file__).resolve().parent.parent)
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-P", "-c", "from mmsearch.decoding import work; work()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -231,10 +237,6 @@ class _Worker:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
             process_group=0 if os.name == "posix" else None,
         )
-        assert process.stdin and process.stdout
-        _send(process.stdin, self._hello)
-        _receive(process.stdout)  # its "ready"
-        return process
 
 
 def _outcome(job: Job, answer: dict[str, Any], pixels: bytes) -> Outcome:
