@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -256,7 +257,7 @@ class Library:
                 state = space.state()
                 roots = [os.fsdecode(path) for _, path, _ in catalog.roots()]
                 counts = catalog.counts()
-        sizes = [f.stat().st_size for f in self.folder.rglob("*") if f.is_file()]
+        sizes = [_size(path) for path in self.folder.rglob("*")]
         return {
             "index": str(self.folder),
             "model": space.encoder_name,
@@ -369,6 +370,14 @@ def _ranked(matches: list[Match], score_of: dict[int, float]) -> list[tuple[floa
     """Best first; then by vector, by item: the k best are the beginning of the k + 1 best."""
     pairs = [(score_of[match.vector_id], match) for match in matches]
     return sorted(pairs, key=lambda pair: (-pair[0], pair[1].vector_id, pair[1].item_id))
+
+
+def _size(path: Path) -> int:
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0  # gone since the folder was listed, as a writer's log may be
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _parsed(where: str) -> Filter:
