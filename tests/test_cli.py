@@ -110,6 +110,36 @@ def test_index_json(made, mm):
     assert report == expected
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminal to pretend here")
+def test_a_terminal_gets_a_bar(tmp_path):
+    """On a terminal stderr shows rate and remaining time, and nothing is left of it behind."""
+    for number in range(3):
+        paint(tmp_path / "photos" / f"{number}.png", "red", (8, 8 + number))
+    import termios
+
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mmsearch", "index", tmp_path / "photos", "--index",
+             tmp_path / "index"],
+            stdout=subprocess.PIPE, stderr=theirs, env=clean_environment(tmp_path), check=False,
+        )  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        try:
+            while data := os.read(ours, 65_536):
+                shown += data
+        except OSError:  # how Linux says that the other side is closed
+            pass
+    finally:
+        os.close(ours)
+    assert (done.returncode, done.stdout) == (0, b"3 added\n")
+    assert re.search(rb"indexing: .*3/3 \[\d\d:\d\d<\d\d:\d\d, .* files/s\]", shown), shown
+    assert b"\n" not in shown
+    assert re.search(rb"\r *\r$", shown), "the bar is wiped away at the end"
+
+
 def test_some_files_failed_is_exit_code_3(tmp_path, run_cli):
     """The rest is indexed, the bad file is named, in this run and by `errors`."""
     paint(tmp_path / "photos" / "good.png", "red")
