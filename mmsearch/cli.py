@@ -117,7 +117,8 @@ def index(
         bool, typer.Option("--rehash", help="Read every file again, whatever its size and date.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would happen; nothing is written, no picture decoded.")
+        bool,
+        typer.Option("--dry-run", help="Say what would happen; no picture is decoded for it."),
     ] = False,
     json: Json = False,
 ) -> None:

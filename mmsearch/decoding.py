@@ -86,7 +86,7 @@ class DecoderPool:
     """
 
     def __init__(self, workers: int, want: ImageInput, limits: Limits) -> None:
-        self.window = 4 * workers
+        self.window = 32 * workers  # 5 MB of pixels each: decoders go on while we encode
         self.waiting = 0
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[Outcome | MmsearchError] = queue.SimpleQueue()

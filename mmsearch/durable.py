@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from mmsearch.errors import DiskFull, LibraryError, LibraryReadOnly, StorageFailed
 
@@ -59,8 +60,6 @@ def is_full(folder: str | os.PathLike[str]) -> bool:
     except OSError as error:
         return error.errno in _FULL
     finally:
-        try:
+        with suppress(OSError):
             os.unlink(probe)
-        except OSError:
-            pass
     return False

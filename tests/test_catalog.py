@@ -477,7 +477,7 @@ def one_more_step(monkeypatch):
     """A schema change to come, registered for one test."""
     added = list(steps.MIGRATIONS)
     monkeypatch.setattr(steps, "MIGRATIONS", added)
-    monkeypatch.setattr("mmsearch.catalog.catalog.MIGRATIONS", added)
+    monkeypatch.setattr("mmsearch.catalog.session.MIGRATIONS", added)
 
     def register(function):
         added.append(function)

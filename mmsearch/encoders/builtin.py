@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 MODELS = Path(__file__).resolve().parent.parent / "models"
 
 # MobileNetV2's early layers make 5 MB of activations a picture: more pictures at a time
-# than this fall out of the cache, fewer pay the call more often (benchmarks/indexing.py).
-_PICTURES = 8
+# than this fall out of the cache, fewer pay the call more often.
+_PICTURES = 4
 _TEXTS = 64
 
 

@@ -1,0 +1,229 @@
+"""Contents, their vectors, and the spaces and caches these belong to."""
+
+from __future__ import annotations
+
+import functools
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import Select, bindparam, delete, func, insert, select
+
+from mmsearch.catalog.session import Session, chunks
+from mmsearch.catalog.tables import (
+    caches,
+    contents,
+    files,
+    folders,
+    items,
+    settings,
+    spaces,
+    vectors,
+)
+from mmsearch.errors import LibraryDamaged
+from mmsearch.records import Modality
+
+if TYPE_CHECKING:
+    from mmsearch.filters import Filter
+    from mmsearch.records import Ids, Vectors
+
+_CHUNK = 4096  # vectors read at a time: 2 MB at 256 dimensions
+
+# made once: building a statement costs a warm query more than running it
+_AMONG = vectors.c.id.in_(bindparam("ids", expanding=True))
+_VECTORS = select(vectors.c.id, vectors.c.data, vectors.c.crc).where(_AMONG).order_by(vectors.c.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file holds, known by the digest of its bytes."""
+
+    digest: bytes
+    modality: Modality
+    format: str
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An item that a vector stands for. Copies of a picture are several items of one vector."""
+
+    vector_id: int
+    item_id: int
+    path: bytes
+    modality: Modality
+    start: float | None
+    end: float | None
+
+
+class Contents(Session):
+    """The tables contents, vectors, spaces, caches and settings."""
+
+    def content_ids(self, digests: Sequence[bytes]) -> dict[bytes, int]:
+        """The ids of those contents that are known."""
+        found: dict[bytes, int] = {}
+        with self.snapshot():
+            for chunk in chunks(digests):
+                query = select(contents.c.digest, contents.c.id)
+                rows = self._connection.execute(query.where(contents.c.digest.in_(chunk)))
+                found.update((digest, id) for digest, id in rows)
+        return found
+
+    def put_content(self, content: Content, space_id: int, rows: Vectors) -> int:
+        """Add a content with its (parts, dim) unit rows; return its id."""
+        content_id = self._insert(
+            contents,
+            digest=content.digest, modality=content.modality, format=content.format,
+            width=content.width, height=content.height,
+        )  # fmt: skip
+        for part, row in enumerate(rows):
+            data = row.astype("<f2").tobytes()
+            self._new_vectors.append(
+                {
+                    "space_id": space_id, "content_id": content_id, "part": part, "data": data,
+                    "crc": zlib.crc32(data),
+                }
+            )  # fmt: skip
+        return content_id
+
+    def vectors_after(self, space_id: int, last_id: int) -> Iterator[tuple[Ids, Vectors]]:
+        """The space's vectors with ids above `last_id`, rising, in blocks of (ids, rows).
+
+        Raises LibraryDamaged when a vector is not what was written.
+        """
+        while True:
+            query = (
+                select(vectors.c.id, vectors.c.data, vectors.c.crc)
+                .where(vectors.c.space_id == space_id, vectors.c.id > last_id)
+                .order_by(vectors.c.id)
+                .limit(_CHUNK)
+            )
+            with self.snapshot():
+                rows = self._connection.execute(query).all()
+            if not rows:
+                return
+            yield self._unpack(rows)
+            last_id = rows[-1].id
+
+    def vectors_of(self, ids: Sequence[int]) -> tuple[Ids, Vectors]:
+        """The vectors with these ids that are still there, by rising id, each checked."""
+        rows: list[Any] = []
+        with self.snapshot():
+            for chunk in chunks(sorted(ids)):
+                rows += self._connection.execute(_VECTORS, {"ids": chunk})
+        return self._unpack(rows)
+
+    def _unpack(self, rows: Sequence[Any]) -> tuple[Ids, Vectors]:
+        if not rows:
+            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+        for id, data, crc in rows:
+            if zlib.crc32(data) != crc:
+                raise LibraryDamaged(
+                    f"{self.path} is damaged (vector {id} is not what was written); "
+                    "run mmsearch check for the whole list"
+                )
+        ids = np.array([row[0] for row in rows], np.int64)
+        data = np.frombuffer(b"".join(row[1] for row in rows), "<f2")
+        return ids, data.reshape(len(rows), -1).astype(np.float32)
+
+    def count_vectors(self, space_id: int, after: int = 0) -> tuple[int, int]:
+        """How many vectors of a space have an id above `after`, and the highest id."""
+        query = select(func.count(), func.coalesce(func.max(vectors.c.id), 0)).where(
+            vectors.c.space_id == space_id, vectors.c.id > after
+        )
+        with self.snapshot():
+            count, highest = self._connection.execute(query).one()
+        return int(count), int(highest)
+
+    def vector_ids(
+        self, space_id: int, filter: Filter | None = None, modality: Modality | None = None
+    ) -> Ids:
+        """The space's vectors that stand for an item which the filter lets through, rising."""
+        query = (
+            _matching(modality, filter)
+            .with_only_columns(vectors.c.id)
+            .where(vectors.c.space_id == space_id)
+            .distinct()
+            .order_by(vectors.c.id)
+        )
+        with self.snapshot():
+            return np.fromiter(self._connection.execute(query).scalars(), np.int64)
+
+    def matches(
+        self,
+        vector_ids: Sequence[int],
+        modality: Modality | None = None,
+        filter: Filter | None = None,
+    ) -> list[Match]:
+        """The items that these vectors stand for now, as far as the filter lets them through.
+
+        None for a vector that is gone; of several copies of a picture each is judged alone.
+        """
+        found: list[Match] = []
+        query = _matching(modality, filter).where(_AMONG)
+        with self.snapshot():
+            for chunk in chunks(vector_ids):
+                for row in self._connection.execute(query, {"ids": chunk}):
+                    id, item, folder, name, kind, start, end = row
+                    path = os.path.join(folder, name)
+                    found.append(Match(id, item, path, Modality(kind), start, end))
+        return found
+
+    def spaces(self) -> list[tuple[int, str, str, int]]:
+        """Every space as (id, encoder name, fingerprint, dim)."""
+        with self.snapshot():
+            query = select(spaces.c.id, spaces.c.name, spaces.c.fingerprint, spaces.c.dim)
+            return [(row[0], row[1], row[2], row[3]) for row in self._connection.execute(query)]
+
+    def put_space(self, name: str, fingerprint: str, dim: int) -> int:
+        """Begin a space."""
+        return self._insert(spaces, name=name, fingerprint=fingerprint, dim=dim)
+
+    def cache(self, space_id: int) -> dict[str, Any] | None:
+        """The record of the space's matrix file, None when there is none."""
+        with self.snapshot():
+            row = self._connection.execute(select(caches).where(caches.c.space_id == space_id))
+            found = row.mappings().first()
+            return dict(found) if found else None
+
+    def put_cache(self, space_id: int, **record: Any) -> None:
+        """Make this the space's matrix file; the old record goes."""
+        self._connection.execute(delete(caches).where(caches.c.space_id == space_id))
+        self._connection.execute(insert(caches).values(space_id=space_id, **record))
+
+    def setting(self, key: str) -> str | None:
+        """A stored setting."""
+        with self.snapshot():
+            query = select(settings.c.value).where(settings.c.key == key)
+            return self._connection.execute(query).scalar()
+
+    def put_setting(self, key: str, value: str) -> None:
+        """Store a setting."""
+        self._connection.execute(delete(settings).where(settings.c.key == key))
+        self._connection.execute(insert(settings).values(key=key, value=value))
+
+
+@functools.lru_cache(maxsize=16)
+def _matching(modality: Modality | None, filter: Filter | None = None) -> Select[Any]:
+    query = (
+        select(
+            vectors.c.id, items.c.id, folders.c.path, files.c.name, items.c.modality,
+            items.c.start, items.c.end,
+        )
+        .join(files, files.c.content_id == vectors.c.content_id)
+        .join(items, (items.c.file_id == files.c.id) & (items.c.part == vectors.c.part))
+        .join(folders, folders.c.id == files.c.folder_id)
+        .where(files.c.gone_at.is_(None))
+    )  # fmt: skip
+    if modality is not None:
+        query = query.where(items.c.modality == modality)
+    if filter is not None:
+        from mmsearch.catalog.filters import expression  # most queries have none
+
+        query = query.join(contents, contents.c.id == files.c.content_id)
+        query = query.where(expression(filter))
+    return query

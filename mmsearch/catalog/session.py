@@ -1,0 +1,179 @@
+"""Opening a catalog, and its transactions."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Table, delete, exists, insert
+
+from mmsearch.catalog import connection as connections
+from mmsearch.catalog.migrations import MIGRATIONS, migrate, schema_version
+from mmsearch.catalog.tables import contents, files, items, metadata, vectors
+from mmsearch.durable import private, replace
+from mmsearch.errors import LibraryDamaged, LibraryMissing, SchemaMismatch
+
+_VARIABLES = 500  # ids a statement: SQLite's least limit is 999
+_INSERT = {table.name: insert(table) for table in metadata.sorted_tables}
+
+
+class Session:
+    """One connection, its transactions, and what they write together at their end."""
+
+    def __init__(self, path: Path, connection: Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._folder_ids: dict[bytes, int] = {}
+        # written together at the end of a transaction: one statement for many rows
+        self._new_items: list[dict[str, Any]] = []
+        self._new_vectors: list[dict[str, Any]] = []
+        self._loose: set[int | None] = set()  # contents that may have lost their last file
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool = False) -> Self:
+        """Open what is there. Raises LibraryMissing, LibraryDamaged, SchemaMismatch.
+
+        The writer brings an older schema up to date, in one transaction, after a backup.
+        """
+        if not path.exists():
+            raise LibraryMissing(f"nothing is indexed in {path.parent}; try: mmsearch index FOLDER")
+        with connections.translated(path):
+            catalog = cls(path, connections.connect(path, write=write))
+            try:
+                catalog._check_schema(write)
+            except BaseException:
+                catalog.close()
+                raise
+        return catalog
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make a new catalog and open it for writing.
+
+        It is made under another name and renamed when whole: a library.db that is empty
+        or has no tables is therefore damage, never an index that has only just begun.
+        """
+        new = path.with_name(f"{path.name}.new")
+        with connections.translated(path):
+            for leftover in path.parent.glob(f"{new.name}*"):
+                leftover.unlink()
+            with open(new, "xb", opener=private) as file:
+                catalog = cls(path, connections.create(new))
+                try:
+                    with catalog.transaction():
+                        migrate(catalog._connection, 0)
+                    connections.use_log(catalog._connection, new)
+                finally:
+                    catalog.close()
+                os.fsync(file.fileno())
+            replace(str(new), str(path))
+        return cls.open(path, write=True)
+
+    def _check_schema(self, write: bool) -> None:
+        version = schema_version(self._connection)
+        self._connection.rollback()
+        if version is None:
+            raise LibraryDamaged(
+                f"{self.path} is not a library of mmsearch; your photos are untouched: restore "
+                "the file from a copy, or move its folder away and run mmsearch index again"
+            )
+        newest = len(MIGRATIONS)
+        if version > newest:
+            raise SchemaMismatch(
+                f"{self.path} was written by a newer mmsearch (schema {version}, this one knows "
+                f"{newest}); upgrade: pip install -U mmsearch"
+            )
+        if version < newest and not write:
+            raise SchemaMismatch(
+                f"{self.path} was written by an older mmsearch (schema {version} of {newest}); "
+                "run mmsearch index to bring it up to date"
+            )
+        if version < newest:
+            self._back_up(self.path.with_name(f"{self.path.name}.schema-{version}"))
+            with self.transaction():
+                migrate(self._connection, version)
+
+    def _back_up(self, target: Path) -> None:
+        raw = self._connection.connection.driver_connection
+        if raw is None:
+            raise LibraryDamaged(f"{self.path} is closed")
+        os.close(private(str(target), os.O_CREAT | os.O_WRONLY))  # before SQLite makes it
+        copy = sqlite3.connect(target)
+        try:
+            raw.backup(copy)
+        finally:
+            copy.close()
+
+    def close(self) -> None:
+        """Close the file; a second time is no error."""
+        connections.dispose(self._connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # an error while closing matters less than the one that brought us here
+        with suppress(Exception) if error else connections.translated(self.path):
+            self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. What is inside is on the disk when the block ends."""
+        with connections.translated(self.path), self._connection.begin():
+            yield
+            self._flush()
+            self._drop_unused()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """One state of the catalog for all that is read inside."""
+        with connections.translated(self.path):
+            if self._connection.in_transaction():
+                yield
+                return
+            with self._connection.begin() as begun:
+                yield
+                begun.rollback()
+
+    def data_version(self) -> int:
+        """A number that changes when another connection has committed."""
+        with self.snapshot():
+            return int(self._connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+
+    def _insert(self, table: Table, **values: Any) -> int:
+        result = self._connection.execute(_INSERT[table.name], values)
+        key = result.inserted_primary_key
+        return int(key[0]) if key else 0
+
+    def _flush(self) -> None:
+        for table, rows in ((items, self._new_items), (vectors, self._new_vectors)):
+            if rows:
+                self._connection.execute(_INSERT[table.name], rows)
+                rows.clear()
+
+    def _drop_unused(self) -> None:
+        """Drop contents that no file has any more; their vectors go with them.
+
+        At the end of a transaction: until then another file may take a content up.
+        """
+        loose = [content_id for content_id in self._loose if content_id is not None]
+        self._loose.clear()
+        for chunk in chunks(loose):
+            unused = ~exists().where(files.c.content_id == contents.c.id)
+            self._connection.execute(delete(contents).where(contents.c.id.in_(chunk), unused))
+
+
+def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """These values in lists short enough for one statement."""
+    for start in range(0, len(values), _VARIABLES):
+        yield values[start : start + _VARIABLES]
