@@ -48,7 +48,7 @@ class Builtin:
         self.image_input = ImageInput(**card["image"])
         self.files: dict[str, str] = card["files"]
         fast = "image.int8.onnx" in self.files and precision == "auto" and has_exact_int8()
-        self._image_file = "image.int8.onnx" if fast else "image.onnx"
+        self.image_file = "image.int8.onnx" if fast else "image.onnx"
         self._text: dict[str, int] = card["text"]
         # weights and preprocessing, nothing else: a reworded card is the same model
         identity = {key: card[key] for key in ("dim", "image", "text", "files")}
@@ -75,7 +75,7 @@ class Builtin:
 
     @functools.cached_property
     def _image(self) -> Any:
-        graph = Graph(self.folder / self._image_file)
+        graph = Graph(self.folder / self.image_file)
         return lambda pixels: graph(pixels=pixels)
 
     @functools.cached_property
