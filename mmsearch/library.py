@@ -15,7 +15,14 @@ from mmsearch.catalog import Catalog, Match
 from mmsearch.durable import storage_error
 from mmsearch.embedding import as_modality, query_vector
 from mmsearch.encoders import Encoder, open_encoder
-from mmsearch.errors import DiskFull, EncoderMismatch, LibraryMissing, UsageError
+from mmsearch.errors import (
+    DiskFull,
+    EncoderMismatch,
+    LibraryDamaged,
+    LibraryMissing,
+    StorageFailed,
+    UsageError,
+)
 from mmsearch.files import WalkRules, display
 from mmsearch.language import Query, text
 from mmsearch.locking import WriterLock
@@ -233,8 +240,7 @@ class Library:
             raise UsageError(f"k is the number of answers, at least 1, not {k}")
         kind = as_modality(modality) if modality is not None else None
         kept = _parsed(where) if where is not None else None
-        with self._guard:
-            catalog, space = self._read()
+        with self._reading() as (catalog, space):
             vector = query_vector(text(q) if isinstance(q, str) else q, self.encoder)
             with catalog.snapshot():
                 if kept is None:
@@ -251,12 +257,10 @@ class Library:
 
     def status(self) -> dict[str, Any]:
         """What the library holds: roots, counts, model, disk use, and the state of its cache."""
-        with self._guard:
-            catalog, space = self._read()
-            with catalog.snapshot():
-                state = space.state()
-                roots = [os.fsdecode(path) for _, path, _ in catalog.roots()]
-                counts = catalog.counts()
+        with self._reading() as (catalog, space), catalog.snapshot():
+            state = space.state()
+            roots = [os.fsdecode(path) for _, path, _ in catalog.roots()]
+            counts = catalog.counts()
         sizes = [_size(path) for path in self.folder.rglob("*")]
         return {
             "index": str(self.folder),
@@ -276,8 +280,7 @@ class Library:
 
     def errors(self, *, skipped: bool = False) -> list[Failure]:
         """Files that could not be read (or, with `skipped`, are of no supported type)."""
-        with self._guard:
-            catalog, _ = self._read()
+        with self._reading() as (catalog, _):
             return [
                 Failure(Path(os.fsdecode(path)), reason, message)
                 for path, reason, message in catalog.problems(skipped=skipped)
@@ -289,12 +292,10 @@ class Library:
         Covers SQLite's own integrity, the tables' rules, every vector's checksum and length,
         the cache against its hash and the catalog, and the model's files. Writes nothing.
         """
-        with self._guard:
-            catalog, space = self._read()
-            with catalog.snapshot():
-                found = catalog.inspect()
-                found += [f"vector {id} {what}" for id, what in catalog.broken_vectors(space.id)]
-                problem = None if found else space.state(hashed=True).problem
+        with self._reading() as (catalog, space), catalog.snapshot():
+            found = catalog.inspect()
+            found += [f"vector {id} {what}" for id, what in catalog.broken_vectors(space.id)]
+            problem = None if found else space.state(hashed=True).problem
         if problem:
             found.append(f"{problem}; it is not used, the next mmsearch index writes it anew")
         altered = self.encoder.altered()
@@ -312,6 +313,16 @@ class Library:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[Catalog, Space]]:
+        """The catalog and the space for one reader at a time; after an error, opened anew."""
+        with self._guard:
+            try:
+                yield self._read()
+            except (StorageFailed, LibraryDamaged):
+                self.close()
+                raise
 
     def _read(self) -> tuple[Catalog, Space]:
         """The catalog and the space, opened again when another library.db took the place."""
