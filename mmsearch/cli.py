@@ -258,13 +258,14 @@ def embed(
     import numpy as np
 
     from mmsearch.embedding import embed as embed_all
+    from mmsearch.settings import load_settings
 
     given = inputs or []
     if given == ["-"]:
         given = [os.fsdecode(line.rstrip(b"\n")) for line in sys.stdin.buffer]
     if not given:
         raise UsageError("nothing to embed: give texts or files, or - to read one a line")
-    rows = embed_all(given, type, model or "builtin")
+    rows = embed_all(given, type, load_settings(model=model).model)
     with open(out, "wb") as file:  # np.save would add a suffix of its own to another name
         np.save(file, rows)
 

@@ -23,6 +23,7 @@ from conftest import clean_environment, paint
 
 import mmsearch
 from mmsearch.cli import app
+from mmsearch.encoders import BUILTIN
 
 KEYS = ["rank", "score", "relevance", "path", "modality", "id", "start", "end"]
 ODD = b"not utf8 \xff\n\x1b[31m.png"
@@ -377,7 +378,7 @@ def test_embed_pictures(made, tmp_path, run_cli):
     "arguments, code, message",
     [
         (["nowhere.png", "--type", "image"], 1, "nowhere.png: No such file or directory"),
-        (["bark.ogg", "--type", "audio"], 1, "builtin-1 has no tower for audio"),
+        (["bark.ogg", "--type", "audio"], 1, f"{BUILTIN} has no tower for audio"),
         (["--type", "text"], 2, "nothing to embed: give texts or files, or - to read one a line"),
         (["x", "--type", "text", "--model", "y"], 1, "no model is called 'y'; there is: builtin"),
     ],
@@ -553,6 +554,15 @@ def test_settings_come_from_the_environment(made, run_cli):
     assert said == "the environment: batch = 'many' is not a number"
 
 
+def test_embed_honours_the_settings_too(tmp_path, run_cli):
+    """$MMSEARCH_MODEL counts for every command that opens a model."""
+    arguments = ["embed", "a dog", "--type", "text", "--out", tmp_path / "rows.npy"]
+    done = run_cli(*arguments, env={"MMSEARCH_MODEL": "nonesuch"})
+    assert "no model is called 'nonesuch'" in one_line(done, 1)
+    done = run_cli(*arguments, "--model", "builtin", env={"MMSEARCH_MODEL": "nonesuch"})
+    assert done.returncode == 0
+
+
 def test_the_library_is_at_home_in_the_data_folder(tmp_path, run_cli):
     """Without --index and $MMSEARCH_INDEX."""
     paint(tmp_path / "photos" / "red.png", "red")
@@ -587,7 +597,7 @@ def test_row_22_a_library_of_another_model(made, tmp_path, run_cli):
     raw.close()
     for command in (["query", "dog"], ["index"], ["index", made.photos], ["status"], ["check"]):
         said = one_line(run_cli(*command, "--index", tmp_path / "index"), 1)
-        assert "was built with builtin-0 (01234567), you have builtin-1 (" in said
+        assert f"was built with builtin-0 (01234567), you have {BUILTIN} (" in said
     with sqlite3.connect(tmp_path / "index" / "library.db") as raw:
         assert raw.execute("SELECT count(*) FROM spaces").fetchone() == (1,)
     raw.close()
