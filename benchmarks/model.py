@@ -97,7 +97,10 @@ def flickr8k(towers: Towers, data: Path, split: str = "test") -> dict[str, Any]:
 
 
 def coco_free(towers: Towers, data: Path) -> dict[str, Any]:
-    """96 photos of another collection, which no stage of the training saw."""
+    """96 photos of another collection, which no stage of the training saw.
+
+    Some of their captions were among the sentences that the text tower learnt from its teacher.
+    """
     lines = (data / "coco_free" / "captions.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [json.loads(line) for line in lines]
     pictures = []

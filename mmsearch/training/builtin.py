@@ -98,14 +98,14 @@ class BuiltinConfig:
     distil_learning_rate: float = 2e-4
     # two heads on frozen features
     hidden: int = 512
-    heads_steps: int = 900
-    heads_batch: int = (
-        512  # photos of Flickr8k, and as many of tiny-ImageNet, and as many synthetic features
-    )
+    heads_steps: int = 250
+    heads_batch: int = 768  # photos of Flickr8k, and half as many of each other kind
     heads_learning_rate: float = 1e-3
-    heads_weight_decay: float = 0.1
-    heads_dropout: float = 0.2
-    feature_noise: float = 0.1
+    heads_weight_decay: float = 0.2
+    image_dropout: float = 0.4
+    text_dropout: float = 0.2
+    tuned_sentences: int = 46_000  # how many sentences of the corpus the tuned heads see
+    tuned_tiny: int = 4  # one in so many photos of tiny-ImageNet
     classes_weight: float = 0.5
     synthetic_weight: float = 0.5
     sentences_weight: float = 0.1
@@ -114,20 +114,23 @@ class BuiltinConfig:
     views: int = 4
     tiny_views: int = 1
     drawings: int = 100  # of each kind
-    epochs: int = 5
+    epochs: int = 3
+    scheduled_epochs: int = 5  # the rate does not fall to nothing: the average stands in for that
     batch: int = 128
     tiny_batch: int = 32
     drawn_batch: int = 22
-    glosses_batch: int = 24
+    glosses_batch: int = 64
     backbone_learning_rate: float = 1e-4
     head_learning_rate: float = 5e-4
     keep_weight: float = 0.2
-    glosses_weight: float = 0.3
+    glosses_weight: float = 2.0
+    finds_weight: float = 0.5
     average_decay: float = 0.99
     clip: float = 5.0
     # the text tower
-    text_steps: tuple[int, int] = (110, 60)  # against the image tower before and after its finetune
-    text_learning_rate: tuple[float, float] = (1e-4, 5e-5)
+    text_steps: int = 60
+    text_scheduled_steps: int = 110
+    text_learning_rate: float = 1e-4
     text_batch: int = 192
     text_negatives: int = 800  # photos without a caption in the batch: their rows cost nothing here
     text_names: int = 48
@@ -249,7 +252,7 @@ def recalls(
 
 
 def prepare_images(config: BuiltinConfig, data: Path, work: Path) -> None:
-    """Pixels and the teacher's features of all training photos and of those of dev."""
+    """Pixels and the teacher's features of all training photos, of those of dev, and drawings."""
     network, _, _ = image_teacher(data)
     for split in ("dev", "train"):
         pixels = cached_pixels(
@@ -267,6 +270,11 @@ def prepare_images(config: BuiltinConfig, data: Path, work: Path) -> None:
             work / f"{name}_pixels.npy", pairs.tiny_imagenet(data, held_out=held_out), 64
         )
         cached_features(work / f"{name}_features.npy", network, pixels)
+    path = work / "drawn_pixels.npy"
+    if not path.exists():
+        words = whole_words(text_teacher()[1])[:2000]
+        np.save(path, np.stack(drawings(config.drawings, words, config.seed)))
+    cached_features(work / "drawn_features.npy", network, np.load(path, mmap_mode="r"))
 
 
 def prepare_texts(config: BuiltinConfig, data: Path, work: Path) -> None:
@@ -307,110 +315,6 @@ def class_sentences(data: Path) -> tuple[list[str], npt.NDArray[np.int64]]:
     return texts, np.array(owners)
 
 
-def train_heads(  # noqa: PLR0915 - a recipe reads top to bottom
-    config: BuiltinConfig, data: Path, work: Path
-) -> dict[str, dict[str, float]]:
-    """A head on frozen MobileNetV2 features, one on frozen MiniLM vectors. Returns dev recalls."""
-    torch.manual_seed(config.seed)
-    generator = np.random.default_rng(config.seed)
-    _, tokenizer = text_teacher()
-    corpus = corpus_of(config, data, tokenizer)
-    vectors = {text: i for i, text in enumerate(corpus)}
-    known = torch.from_numpy(np.load(work / "corpus_vectors.npy").astype(np.float32))
-    captions, owners = flickr_captions(data, "train")
-    caption_rows = np.array([vectors.get(caption, -1) for caption in captions])
-    names, name_owners = class_sentences(data)
-    classes = ClassNames(known[[vectors[name] for name in names]], name_owners)
-
-    train = [
-        torch.from_numpy(np.load(work / f"train_features{end}.npy")) for end in ("", "_flipped")
-    ]
-    tiny = torch.from_numpy(np.load(work / "tiny_features.npy"))
-    _, weight, bias = image_teacher(data)
-
-    image_head = Head(FEATURES, config.hidden, dropout=config.heads_dropout)
-    text_head = Head(known.shape[1], config.hidden, dropout=config.heads_dropout / 2)
-    pair_scale, class_scale = LogitScale(20.0), LogitScale(20.0)
-    modules = torch.nn.ModuleList([image_head, text_head, pair_scale, class_scale])
-    optimizer = torch.optim.AdamW(
-        modules.parameters(), lr=config.heads_learning_rate, weight_decay=config.heads_weight_decay
-    )
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.heads_learning_rate, total_steps=config.heads_steps
-    )
-    of_photo = [
-        caption_rows[5 * i : 5 * i + 5][caption_rows[5 * i : 5 * i + 5] >= 0]
-        for i in range(len(owners) // 5)
-    ]
-    n = config.heads_batch
-    for step in range(config.heads_steps):
-        photos = generator.choice(len(of_photo), n, replace=False)
-        features = torch.stack([train[generator.integers(2)][i] for i in photos])
-        drawn = [generator.choice(of_photo[i], 2, replace=False) for i in photos]
-        sentences = known[np.concatenate(drawn)]  # (2n, 384)
-        others = tiny[generator.choice(len(tiny), n, replace=False)]
-        wanted = torch.from_numpy(generator.integers(0, len(weight), n))
-        strength = torch.from_numpy(generator.uniform(0.2, 1.5, (n, 1)).astype(np.float32))
-        bases = torch.cat([features, others])[generator.permutation(2 * n)[:n]]
-        synthetic = synthetic_features(bases, weight[wanted], strength)
-        everything = torch.cat([features, others, synthetic])
-        opinions = F.softmax(everything @ weight.T + bias, dim=-1)  # (3n, 1000), the teacher's
-        noise = 1 + config.feature_noise * torch.randn_like(everything)
-        images = image_head(everything * noise)
-        texts = text_head(sentences)
-        labels = text_head(classes.rows[classes.draw(generator)])
-        free = known[generator.choice(len(known), n, replace=False)]
-        ids = torch.arange(n)
-        pair_loss = info_nce(images[:n], texts, pair_scale(), ids, ids.repeat_interleave(2))
-        class_logits = class_scale() * images @ labels.T
-        class_loss = soft_cross_entropy(class_logits[: 2 * n], opinions[: 2 * n])
-        synthetic_loss = soft_cross_entropy(class_logits[2 * n :], opinions[2 * n :])
-        sentence_loss = similarity(text_head(free), free, 10.0)
-        loss = (
-            pair_loss
-            + config.classes_weight * class_loss
-            + config.synthetic_weight * synthetic_loss
-            + config.sentences_weight * sentence_loss
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        cycle.step()
-        if (step + 1) % 100 == 0:
-            parts = {
-                "pairs": pair_loss,
-                "classes": class_loss,
-                "synthetic": synthetic_loss,
-                "sentences": sentence_loss,
-            }
-            print(
-                json.dumps({"heads": step + 1} | {k: round(v.item(), 3) for k, v in parts.items()}),
-                flush=True,
-            )
-    modules.eval()
-    torch.save(
-        {"image": image_head.state_dict(), "text": text_head.state_dict()}, work / "heads.pt"
-    )
-    return heads_on_dev(config, data, work)
-
-
-@torch.inference_mode()
-def heads_on_dev(config: BuiltinConfig, data: Path, work: Path) -> dict[str, dict[str, float]]:
-    """Recalls of the two heads on Flickr8k dev."""
-    saved = torch.load(work / "heads.pt")
-    image_head, text_head = Head(FEATURES, config.hidden).eval(), Head(384, config.hidden).eval()
-    image_head.load_state_dict(saved["image"])
-    text_head.load_state_dict(saved["text"])
-    captions, owners = flickr_captions(data, "dev")
-    path = work / "dev_vectors.npy"
-    if not path.exists():
-        tower, tokenizer = text_teacher()
-        np.save(path, embed_texts(tower, tokenizer, captions, sentence=True))
-    images = image_head(torch.from_numpy(np.load(work / "dev_features.npy"))).numpy()
-    texts = text_head(torch.from_numpy(np.load(path))).numpy()
-    return recalls(images, texts, owners)
-
-
 # --- stage distil ---
 
 
@@ -437,19 +341,6 @@ def train_student(config: BuiltinConfig, data: Path, work: Path) -> None:
         seed=config.seed,
         checkpoint=work / "student.pt",
     )
-
-
-def towers_after_distil(
-    config: BuiltinConfig, data: Path, work: Path
-) -> tuple[ImageTower, TextTower]:
-    """Both towers as finetune finds them: the teacher's backbone, the student, the two heads."""
-    image_tower, text_tower = ImageTower(config.hidden), fresh_student(config, work)
-    image_tower.backbone.load_state_dict(image_teacher(data)[0].state_dict())
-    text_tower.load_state_dict(torch.load(work / "student.pt")["student"])
-    heads = torch.load(work / "heads.pt")
-    image_tower.head.load_state_dict(heads["image"])
-    text_tower.head.load_state_dict(heads["text"])
-    return image_tower.eval(), text_tower.eval()
 
 
 # --- stage finetune ---
@@ -480,9 +371,6 @@ def prepare_views(config: BuiltinConfig, data: Path, work: Path) -> None:
     options.intra_op_num_threads = config.threads
     graph = features_graph(network, config.frozen).SerializeToString()
     session = onnxruntime.InferenceSession(graph, options)
-    if not (work / "drawn_pixels.npy").exists():
-        words = whole_words(text_teacher()[1])[:2000]
-        np.save(work / "drawn_pixels.npy", np.stack(drawings(config.drawings, words, config.seed)))
     for name, views in (("drawn", 1), ("train", config.views), ("tiny", config.tiny_views)):
         pixels = np.load(work / f"{name}_pixels.npy", mmap_mode="r")
         for i in range(views):
@@ -539,16 +427,16 @@ class Captions:
             np.array([r for r in found[i : i + 5] if r >= 0]) for i in range(0, len(found), 5)
         ]
         self.corpus = len(corpus)
+        self.free = np.arange(len(corpus))
         glosses = [line.split(": ", 1) for line in pairs.glosses()]
         drawn = [sentence for sentences in KINDS.values() for sentence in sentences]
-        extra = [template.format(term) for term, _ in glosses for template in pairs.TEMPLATES[:3]]
+        in_words = [[pairs.named(t, term) for t in pairs.TEMPLATES[:3]] for term, _ in glosses]
+        extra = [text for several in in_words for text in several]
         extra += [gloss for _, gloss in glosses] + drawn
         names, owners = class_sentences(data)
         for text in extra:
             row.setdefault(text, len(row))
-        self.terms = np.array(
-            [[row[t.format(term)] for t in pairs.TEMPLATES[:3]] for term, _ in glosses]
-        )
+        self.terms = np.array([[row[text] for text in several] for several in in_words])
         self.glosses = np.array([row[gloss] for _, gloss in glosses])
         self.of_kind = [[row[sentence] for sentence in several] for several in KINDS.values()]
         self.texts = list(row)
@@ -600,6 +488,122 @@ def save(path: Path, **state: Any) -> None:
     path.with_suffix(".part").rename(path)
 
 
+def train_heads(  # noqa: PLR0915 - a recipe reads top to bottom
+    config: BuiltinConfig, data: Path, work: Path, *, tuned: bool
+) -> None:
+    """An image head on frozen pooled features and a text head on frozen sentence vectors.
+
+    First on those of the teachers; at the very end, ``tuned``, on those of our own towers, which
+    costs little and fits the two heads to each other.
+    """
+    torch.manual_seed(config.seed)
+    generator = np.random.default_rng(config.seed)
+    said = Captions(config, data, work)
+    start = "tuned_" if tuned else ""
+    if tuned:
+        said.vectors = tuned_vectors(config, work, said)
+    _, weight, bias = image_teacher(data)
+    features = {
+        name: [torch.from_numpy(np.load(path)) for path in sorted(work.glob(pattern))]
+        for name, pattern in (
+            ("train", f"{start}train_features*.npy"),
+            ("tiny", f"{start}tiny_features.npy"),
+            ("drawn", f"{start}drawn_features.npy"),
+        )
+    }
+    opinions = {name: opinions_of(work, name, weight, bias) for name in ("train", "tiny")}
+    if tuned:
+        opinions["tiny"] = opinions["tiny"][:: config.tuned_tiny]
+
+    image_head = Head(FEATURES, config.hidden, dropout=config.image_dropout)
+    text_head = Head(said.vectors.shape[1], config.hidden, dropout=config.text_dropout)
+    pair_scale, class_scale = LogitScale(20.0), LogitScale(20.0)
+    trained = torch.nn.ModuleList([image_head, text_head, pair_scale, class_scale])
+    group = {
+        "params": list(trained.parameters()),
+        "lr": config.heads_learning_rate,
+        "weight_decay": config.heads_weight_decay,
+    }
+    optimizer, cycle = one_cycle([group], config.heads_steps)
+    average = Average(trained, config.average_decay)
+    n, others = config.heads_batch, config.heads_batch // 2
+    for step in range(config.heads_steps):
+        photos = generator.choice(len(said.of_photo), n, replace=False)
+        tiny = generator.choice(len(features["tiny"][0]), others, replace=False)
+        drawn = generator.choice(len(features["drawn"][0]), config.drawn_batch, replace=False)
+        kinds = drawn * len(KINDS) // len(features["drawn"][0])
+        parts = [("train", photos), ("tiny", tiny), ("drawn", drawn)]
+        real = torch.cat(
+            [features[k][generator.integers(len(features[k]))][rows] for k, rows in parts]
+        )
+        wanted = torch.from_numpy(generator.integers(0, len(weight), others))
+        strength = torch.from_numpy(generator.uniform(0.2, 1.5, (others, 1)).astype(np.float32))
+        bases = real[torch.from_numpy(generator.integers(0, n + others, others))]
+        synthetic = synthetic_features(bases, weight[wanted], strength)
+        synthetic_opinion = F.softmax(synthetic @ weight.T + bias, dim=-1)
+        opinion = torch.cat([opinions["train"][photos], opinions["tiny"][tiny]])
+        images = image_head(torch.cat([real, synthetic]))
+        named, drawing, made = torch.split(images, [n + others, len(drawn), others])
+
+        texts = text_head(said.vectors[said.draw_captions(photos, kinds, generator, each=1)])
+        labels = text_head(said.vectors[said.draw_names(generator)])
+        free = said.vectors[generator.choice(said.free, others, replace=False)]
+        terms, glosses = said.draw_glosses(config.glosses_batch, generator)
+        term, meant = text_head(said.vectors[terms]), text_head(said.vectors[glosses]).detach()
+        found = F.softmax(20.0 * meant @ images.detach().T, dim=-1)
+        ids = torch.cat([torch.arange(n), n + torch.from_numpy(kinds)])
+        pictures = torch.cat([named[:n], drawing])
+        losses = {
+            "pairs": info_nce(pictures, texts, pair_scale(), ids, ids),
+            "classes": soft_cross_entropy(class_scale() * named @ labels.T, opinion),
+            "synthetic": soft_cross_entropy(class_scale() * made @ labels.T, synthetic_opinion),
+            "sentences": similarity(text_head(free), free, 10.0),
+            "glosses": 1 - (term * meant).sum(-1).mean(),
+            # A term finds what its gloss finds, among photos and drawings.
+            "finds": soft_cross_entropy(20.0 * term @ images.detach().T, found),
+        }
+        loss = config.weighted(losses)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        cycle.step()
+        average.update(trained, step)
+        if (step + 1) % 50 == 0:
+            rounded = {name: round(part.item(), 3) for name, part in losses.items()}
+            print(json.dumps({"heads": step + 1} | rounded), flush=True)
+    trained.load_state_dict(average.values)
+    save(work / f"{start}heads.pt", image=image_head.state_dict(), text=text_head.state_dict())
+
+
+def tuned_features(config: BuiltinConfig, work: Path) -> None:
+    """The pooled features of training photos, tiny-ImageNet and drawings by the tuned backbone."""
+    tower, _ = tuned_images(config, work)
+    for name, flip in (("train", False), ("train", True), ("drawn", False), ("tiny", False)):
+        pixels = np.load(work / f"{name}_pixels.npy", mmap_mode="r")
+        if name == "tiny":
+            pixels = pixels[:: config.tuned_tiny]
+        path = work / f"tuned_{name}_features{'_flipped' if flip else ''}.npy"
+        cached_features(path, tower.backbone, pixels, flip=flip)
+
+
+def tuned_vectors(config: BuiltinConfig, work: Path, said: Captions) -> Tensor:
+    """The text tower's own sentence vectors of all that the heads are taught with.
+
+    Of the corpus only the first sentences: captions of Flickr8k, class names and words.
+    """
+    path = work / "tuned_vectors.npy"
+    rows = np.r_[: config.tuned_sentences, said.corpus : len(said.texts)]
+    said.free = np.arange(config.tuned_sentences)
+    if not path.exists():
+        tower = tuned_texts(config, work)
+        tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+        texts = [said.texts[i] for i in rows]
+        np.save(path, embed_texts(tower, tokenizer, texts, sentence=True))
+    vectors = torch.zeros(len(said.texts), said.vectors.shape[1])
+    vectors[rows] = torch.from_numpy(np.load(path))
+    return vectors
+
+
 def finetune_images(  # noqa: PLR0915 - a recipe reads top to bottom
     config: BuiltinConfig, data: Path, work: Path
 ) -> None:
@@ -614,10 +618,10 @@ def finetune_images(  # noqa: PLR0915 - a recipe reads top to bottom
     said = Captions(config, data, work)
     _, weight, bias = image_teacher(data)
     heads = torch.load(work / "heads.pt")
-    tower = ImageTower(config.hidden, dropout=config.heads_dropout)
+    tower = ImageTower(config.hidden, dropout=config.image_dropout)
     tower.backbone.load_state_dict(image_teacher(data)[0].state_dict())
     tower.head.load_state_dict(heads["image"])
-    text_head = Head(said.vectors.shape[1], config.hidden, dropout=config.heads_dropout / 2)
+    text_head = Head(said.vectors.shape[1], config.hidden, dropout=config.text_dropout)
     text_head.load_state_dict(heads["text"])
     for module in list(tower.backbone.layers)[: config.frozen]:
         module.requires_grad_(False)
@@ -641,7 +645,7 @@ def finetune_images(  # noqa: PLR0915 - a recipe reads top to bottom
             {"params": both, "lr": config.head_learning_rate, "weight_decay": 0.05},
             {"params": scales, "lr": 1e-3, "weight_decay": 0.0},
         ],
-        config.epochs * per_epoch,
+        config.scheduled_epochs * per_epoch,
     )
     average = Average(trained, config.average_decay)
     checkpoint = work / "images.pt"
@@ -683,7 +687,7 @@ def finetune_images(  # noqa: PLR0915 - a recipe reads top to bottom
 
             texts = text_head(said.vectors[said.draw_captions(photos, kinds, generator)])
             labels = text_head(said.vectors[said.draw_names(generator)])
-            free = said.vectors[generator.choice(said.corpus, n, replace=False)]
+            free = said.vectors[generator.choice(said.free, n, replace=False)]
             terms, glosses = said.draw_glosses(config.glosses_batch, generator)
             image_ids = torch.cat([torch.arange(n), n + torch.from_numpy(kinds)])
             text_ids = torch.cat([torch.arange(n).repeat_interleave(2), image_ids[n:]])
@@ -737,69 +741,32 @@ def tuned_images(config: BuiltinConfig, work: Path) -> tuple[ImageTower, Head]:
     return tower.eval(), text_head.eval()
 
 
-def image_rows(
-    config: BuiltinConfig, data: Path, work: Path, *, tuned: bool
-) -> tuple[Head, dict[str, list[Tensor]]]:
-    """An image head and the pooled features of training photos and drawings that go with it.
-
-    Before the backbone's finetune the features of photos and their mirror images are at hand;
-    after it they are worked out anew, of the photos alone.
-    """
-    pixels = {
-        name: np.load(work / f"{name}_pixels.npy", mmap_mode="r") for name in ("train", "drawn")
-    }
-    if tuned:
-        tower, _ = tuned_images(config, work)
-        return tower.head, {
-            name: [torch.from_numpy(features_of(tower.backbone, photos))]
-            for name, photos in pixels.items()
-        }
-    head = Head(FEATURES, config.hidden)
-    head.load_state_dict(torch.load(work / "heads.pt")["image"])
-    ends = ("", "_flipped")
-    path = work / "drawn_features.npy"
-    drawn = torch.from_numpy(cached_features(path, image_teacher(data)[0], pixels["drawn"]))
-    return head.eval(), {
-        "train": [torch.from_numpy(np.load(work / f"train_features{end}.npy")) for end in ends],
-        "drawn": [drawn, drawn],
-    }
-
-
-def text_tower_so_far(config: BuiltinConfig, work: Path, *, tuned: bool) -> TextTower:
-    """The text tower as it is by now, with the head that fits the image tower, tuned or not."""
-    tower = fresh_student(config, work)
-    tower.load_state_dict(torch.load(work / "student.pt")["student"])
-    if not tuned:
-        tower.head.load_state_dict(torch.load(work / "heads.pt")["text"])
-        return tower.eval()
-    last = max(work.glob("texts_[01].pt"), default=None)
-    if last is not None:
-        both = torch.nn.ModuleList([tower, LogitScale(), LogitScale()])
-        both.load_state_dict(torch.load(last, weights_only=False)["average"])
-    if last is None or last.name == "texts_0.pt":
-        tower.head.load_state_dict(tuned_images(config, work)[1].state_dict())
-    return tower.eval()
-
-
 def finetune_texts(  # noqa: PLR0915 - a recipe reads top to bottom
-    config: BuiltinConfig, data: Path, work: Path, *, tuned: bool
+    config: BuiltinConfig, data: Path, work: Path
 ) -> None:
-    """The text tower against an image tower whose rows stay as they are.
+    """The text tower against the first image head, whose rows stay as they are.
 
     The same losses as before where they pull at texts; ``teacher`` keeps sentences of every kind
-    where MiniLM put them. Run twice: against the frozen backbone, which can be done beside
-    ``finetune_images``, and for a shorter while against the tuned one.
+    where MiniLM put them. Needs nothing of ``finetune_images`` and may run beside it.
     """
     torch.manual_seed(config.seed)
     generator = np.random.default_rng(config.seed)
     said = Captions(config, data, work)
-    image_head, rows = image_rows(config, data, work, tuned=tuned)
     _, weight, bias = image_teacher(data)
-    tower = text_tower_so_far(config, work, tuned=tuned)
-    tower.head.dropout.p = config.heads_dropout / 2
-    steps, rate = config.text_steps[tuned], config.text_learning_rate[tuned]
+    saved = torch.load(work / "heads.pt")
+    image_head = Head(FEATURES, config.hidden)
+    image_head.load_state_dict(saved["image"])
+    rows = {
+        name: [torch.from_numpy(np.load(path)) for path in sorted(work.glob(f"{name}_features*"))]
+        for name in ("train", "drawn")
+    }
+    tower = fresh_student(config, work)
+    tower.load_state_dict(torch.load(work / "student.pt")["student"])
+    tower.head.load_state_dict(saved["text"])
+    tower.head.dropout.p = config.text_dropout
+    steps, rate = config.text_steps, config.text_learning_rate
     # Its dropout stays on: the rows of training photos, known by heart, are too good to learn from.
-    image_head.dropout.p = config.heads_dropout
+    image_head.dropout.p = config.image_dropout
     image_head.train()
     tokens = tokens_of(Tokenizer.from_file(str(work / "tokenizer.json")), said.texts)
     pair_scale, class_scale = LogitScale(30.0), LogitScale(20.0)
@@ -813,7 +780,7 @@ def finetune_texts(  # noqa: PLR0915 - a recipe reads top to bottom
             {"params": head, "lr": 2 * rate, "weight_decay": 0.05},
             {"params": [pair_scale.logarithm, class_scale.logarithm], "lr": 1e-3},
         ],
-        steps,
+        config.text_scheduled_steps,
     )
     average = Average(trained, config.average_decay)
     began, totals = time.time(), dict[str, float]()
@@ -829,7 +796,7 @@ def finetune_texts(  # noqa: PLR0915 - a recipe reads top to bottom
             said.draw_names(generator)[wanted],
             terms,
             glosses,
-            generator.choice(said.corpus, config.text_free, replace=False),
+            generator.choice(said.free, config.text_free, replace=False),
         ]
         together = np.concatenate(chosen)
         order = np.argsort([len(tokens[i]) for i in together], kind="stable")
@@ -845,7 +812,7 @@ def finetune_texts(  # noqa: PLR0915 - a recipe reads top to bottom
         )
 
         view = generator.integers(len(rows["train"]))
-        pooled = torch.cat([rows["train"][view][photos], rows["drawn"][view][drawn]])
+        pooled = torch.cat([rows["train"][view][photos], rows["drawn"][0][drawn]])
         photo_ids, kind_ids = torch.arange(len(photos)), len(photos) + torch.from_numpy(kinds)
         image_ids = torch.cat([photo_ids, kind_ids])
         text_ids = torch.cat([photo_ids[:n], kind_ids])
@@ -875,24 +842,34 @@ def finetune_texts(  # noqa: PLR0915 - a recipe reads top to bottom
             totals[name] = totals.get(name, 0.0) + part.item() / 20
         if (step + 1) % 20 == 0 or step + 1 == steps:
             report(step, began, totals)
-            save(work / f"texts_{int(tuned)}.pt", average=average.values)
+            save(work / "texts.pt", average=average.values)
             totals = {}
 
 
-def towers_after_finetune(
-    config: BuiltinConfig, data: Path, work: Path
-) -> tuple[ImageTower, TextTower]:
-    """The image tower after finetune; the text tower after finetune, or as far as it has come."""
-    return tuned_images(config, work)[0], text_tower_so_far(config, work, tuned=True)
+def tuned_texts(config: BuiltinConfig, work: Path) -> TextTower:
+    """The averaged text tower of ``finetune_texts``."""
+    tower = fresh_student(config, work)
+    both = torch.nn.ModuleList([tower, LogitScale(), LogitScale()])
+    both.load_state_dict(torch.load(work / "texts.pt", weights_only=False)["average"])
+    return tower.eval()
+
+
+def finished_towers(config: BuiltinConfig, work: Path) -> tuple[ImageTower, TextTower]:
+    """Both tuned towers with the heads that were trained last."""
+    image_tower, _ = tuned_images(config, work)
+    text_tower = tuned_texts(config, work)
+    heads = torch.load(work / "tuned_heads.pt")
+    image_tower.head.load_state_dict(heads["image"])
+    text_tower.head.load_state_dict(heads["text"])
+    return image_tower.eval(), text_tower.eval()
 
 
 # --- stage export ---
 
 
-def export(config: BuiltinConfig, data: Path, work: Path, out: Path) -> None:
-    """Write the model's files; before a finetune, those of the heads and the student."""
-    tuned = (work / "images.pt").exists()
-    towers = (towers_after_finetune if tuned else towers_after_distil)(config, data, work)
+def export(config: BuiltinConfig, work: Path, out: Path) -> None:
+    """Write the model's files."""
+    towers = finished_towers(config, work)
     out.mkdir(parents=True, exist_ok=True)
     files = {
         "image.onnx": write(image_graph(towers[0]), out / "image.onnx"),
@@ -902,6 +879,9 @@ def export(config: BuiltinConfig, data: Path, work: Path, out: Path) -> None:
     (out / "tokenizer.json").write_bytes(tokenizer)
     files["tokenizer.json"] = hashlib.sha256(tokenizer).hexdigest()
     check_parity(towers, out)
+    # Where this run departed from the recipe as it stands now, a line each, noted by who ran it.
+    noted = work / "departures.txt"
+    departures = noted.read_text(encoding="utf-8").splitlines() if noted.exists() else []
     facts = {
         "name": "builtin-1",
         "dim": DIM,
@@ -910,7 +890,7 @@ def export(config: BuiltinConfig, data: Path, work: Path, out: Path) -> None:
         "image": {"size": pairs.SIZE, "fit": "squash", "resample": "bicubic"},
         "text": {"max_tokens": config.max_tokens, "pad_id": 0},
         "files": files,
-        "training": {"config": asdict(config)},
+        "training": {"config": asdict(config), "departures": departures},
     }
     (out / "model.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
@@ -932,18 +912,19 @@ def main() -> None:
             prepare_images(config, data, work)
             prepare_texts(config, data, work)
         case "heads":
-            print(json.dumps(train_heads(config, data, work)))
+            train_heads(config, data, work, tuned=False)
         case "distil":
             train_student(config, data, work)
         case "finetune":
             prepare_views(config, data, work)
-            finetune_texts(config, data, work, tuned=False)
+            finetune_texts(config, data, work)
             finetune_images(config, data, work)
-            finetune_texts(config, data, work, tuned=True)
+            tuned_features(config, work)
+            train_heads(config, data, work, tuned=True)
         case "export":
             if arguments.out is None:
                 parser.error("--stage export needs --out")
-            export(config, data, work, arguments.out)
+            export(config, work, arguments.out)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,12 @@ def tiny_imagenet(data: Path, *, held_out: bool) -> list[NamedPhoto]:
     return photos
 
 
+def named(template: str, term: str) -> str:
+    """A term in a template, with the article that fits: "an astronaut"."""
+    text = template.format(term)
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)
+
+
 def glosses() -> list[str]:
     """Lines of "term: gloss", written for this model: what words outside captions look like."""
     text = Path(__file__).with_name("glosses.txt").read_text(encoding="utf-8")

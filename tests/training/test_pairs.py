@@ -50,6 +50,13 @@ def test_every_gloss_is_a_term_and_what_it_looks_like():
         assert term and len(gloss.split()) >= 2
 
 
+def test_a_term_gets_the_article_that_fits():
+    """Both 'a dog' and 'an astronaut' are what people type."""
+    assert pairs.named("a photo of a {}", "astronaut") == "a photo of an astronaut"
+    assert pairs.named("a {}", "dog") == "a dog"
+    assert pairs.named("{}", "extra") == "extra"
+
+
 def test_drawings_are_pictures_of_their_kind_in_order():
     """So many of each kind, the same for the same seed, and none like another."""
     first = drawn.drawings(2, ["dog", "house", "water"], seed=3)
