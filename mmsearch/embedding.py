@@ -30,17 +30,16 @@ def embed(
     """Embed texts or pictures: (n, dim) float32 unit rows, one an input, in their order.
 
     Texts are strings; pictures are paths or PIL images. A text longer than the model reads
-    is the renormalised mean of its windows. `precision` "fp32" is exact, "auto", which is
-    what a library uses, takes the fastest graph that this processor computes right. The
-    first bad input raises LoadError, which names it; ModelError says that the model has no
-    such tower.
+    is the renormalised mean of its windows. `precision` "fp32" is exact, "auto" takes the
+    fastest graph (the built-in model has one, in fp32). The first bad input raises
+    LoadError, which names it; ModelError says that the model has no such tower.
     """
     if precision not in ("auto", "fp32"):
         raise UsageError(f'precision is "auto" or "fp32", not {precision!r}')
     if isinstance(inputs, str | bytes | os.PathLike):
         raise UsageError("embed takes a list of inputs, such as ['a dog']")
     kind = as_modality(modality)
-    encoder = open_encoder(model, precision)
+    encoder = open_encoder(model)
     rows: list[Vectors] = []
     batch: list[Any] = []
     for item in inputs:

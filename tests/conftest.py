@@ -168,7 +168,7 @@ def inject(monkeypatch: pytest.MonkeyPatch, encoder: Any) -> None:
     """Have every module open this encoder, whatever the name."""
     for module in ("encoders", "library", "embedding"):
         target = f"mmsearch.{module}.open_encoder"
-        monkeypatch.setattr(target, lambda name, precision="auto": encoder, raising=False)
+        monkeypatch.setattr(target, lambda name: encoder, raising=False)
 
 
 @pytest.fixture

@@ -40,15 +40,14 @@ BUILTIN = "builtin-1"  # what "builtin" stands for: the newest
 
 
 @functools.lru_cache(maxsize=4)
-def open_encoder(name: str, precision: str = "auto") -> Encoder:
+def open_encoder(name: str) -> Encoder:
     """The encoder of that name; "builtin" is the newest built-in one.
 
-    `precision` "auto" takes the fastest graph that this processor computes right, "fp32"
-    the exact one. Raises ModelError for an unknown name. Opening twice gives the same
-    object: weights are loaded once a process, and only when something is encoded.
+    Raises ModelError for an unknown name. Opening twice gives the same object: weights
+    are loaded once a process, and only when something is encoded.
     """
     if name in ("builtin", BUILTIN):
         from mmsearch.encoders.builtin import Builtin
 
-        return Builtin(BUILTIN, precision=precision)
+        return Builtin(BUILTIN)
     raise ModelError(f"no model is called {name!r}; there is: builtin (that is {BUILTIN})")

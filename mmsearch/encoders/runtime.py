@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import platform
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,21 @@ from mmsearch.errors import ModelError
 
 
 class Graph:
-    """An ONNX graph with one output. Loaded on first use, then kept."""
+    """An ONNX graph with one output. Loaded on first use, then kept; threads may share it."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         self.path = path
         self.threads = threads
-        self._session: Any = None
+        self._guard = threading.Lock()
 
     def __call__(self, **inputs: Any) -> Any:
         """Run it on arrays by input name; return the output array."""
-        if self._session is None:
-            self._session = self._load()
-        return self._session.run(None, inputs)[0]
+        with self._guard:
+            session = self._session
+        return session.run(None, inputs)[0]
 
-    def _load(self) -> Any:
+    @functools.cached_property
+    def _session(self) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -38,19 +39,3 @@ class Graph:
             )
         except Exception as error:  # onnxruntime raises a type of its own for each cause
             raise ModelError(f"{self.path} is not a usable model: {error}") from error
-
-
-@functools.cache
-def has_exact_int8() -> bool:
-    """True when this processor multiplies 8-bit integers without saturating.
-
-    Older x86 adds pairs of products in 16 bits and clips them, which moves embeddings; VNNI
-    and 64-bit Arm add in 32 bits. Where nothing can be found out, the answer is False.
-    """
-    if platform.machine().lower() in ("arm64", "aarch64"):
-        return True
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return "avx512_vnni" in flags or "avx_vnni" in flags

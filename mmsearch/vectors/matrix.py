@@ -42,7 +42,7 @@ class Matrix:
     rows: Vectors
 
 
-def write_matrix(  # noqa: PLR0917
+def write_matrix(
     path: str,
     blocks: Iterable[tuple[Ids, Vectors]],
     rows: int,
