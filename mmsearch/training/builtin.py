@@ -14,8 +14,9 @@
     finetune    trains both towers end to end
     export      writes the model's files
 
-Each stage reads what the one before left in ``--work`` and, interrupted, goes on from its last
-checkpoint. All of it runs on a CPU.
+Each stage reads what the one before left in ``--work``. Interrupted, the long ones (prepare,
+distil, the image half of finetune) go on from their last checkpoint, the others begin again. All
+of it runs on a CPU.
 
 Three kinds of loss pull at the towers:
     pairs       a Flickr8k photo and its captions find each other (InfoNCE)
