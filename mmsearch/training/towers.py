@@ -10,7 +10,6 @@ all-MiniLM-L6-v2, and ``student_of`` keeps some of a teacher's layers and vocabu
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -268,19 +267,6 @@ def mobilenet_from_tflite(path: Path) -> tuple[MobileNetV2, Tensor, Tensor]:
             module.convolution.weight.copy_(start)
             module.convolution.bias.copy_(offset)
     return network, weight.flatten(1), bias
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    """The float32 tensors of a safetensors file: a length, a JSON header, and raw numbers."""
-    data = path.read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
-    tensors = {}
-    for name, entry in json.loads(data[8:start]).items():
-        if entry.get("dtype") == "F32":
-            first, last = entry["data_offsets"]
-            values = np.frombuffer(data[start + first : start + last], np.float32)
-            tensors[name] = torch.from_numpy(values.reshape(entry["shape"]).copy())
-    return tensors
 
 
 def minilm(folder: Path) -> TextTower:
