@@ -26,7 +26,7 @@ from mmsearch.errors import (
 from mmsearch.files import WalkRules, display
 from mmsearch.language import Query, text
 from mmsearch.locking import WriterLock
-from mmsearch.records import Failure, Hit, Modality, Report
+from mmsearch.records import Failure, Hit, Item, Modality, Report
 from mmsearch.settings import Settings, load_settings
 from mmsearch.space import Space
 
@@ -248,12 +248,9 @@ class Library:
                 else:
                     found = _nearest_of(catalog, space, vector, k, kind, kept)
         return [
-            Hit(
-                rank, score, None, Path(os.fsdecode(match.path)), match.modality, match.item_id,
-                match.start, match.end,
-            )
-            for rank, (score, match) in enumerate(found, start=1)
-        ]  # fmt: skip
+            Hit(rank, score, None, item.path, item.modality, item.id, item.start, item.end)
+            for rank, (score, item) in enumerate(found, start=1)
+        ]
 
     def status(self) -> dict[str, Any]:
         """What the library holds: roots, counts, model, disk use, and the state of its cache."""
@@ -351,14 +348,14 @@ class Library:
 
 def _nearest(
     catalog: Catalog, space: Space, vector: Vectors, k: int, modality: Modality | None
-) -> list[tuple[float, Match]]:
+) -> list[tuple[float, Item]]:
     """The k best items as (score, match): the vectors' items, those that are gone left out."""
     wanted = k
     while True:
         ids, scores = space.search(vector, wanted)
         score_of = dict(zip(ids.tolist(), scores.tolist(), strict=True))
         matches = catalog.matches(list(score_of))
-        kept = [match for match in matches if modality is None or match.modality is modality]
+        kept = [match for match in matches if modality is None or match.item.modality is modality]
         if len(kept) >= k or len(ids) < wanted:
             return _ranked(kept, score_of)[:k]
         # some stood for files that are gone: leave those out and look again, wider
@@ -368,7 +365,7 @@ def _nearest(
 
 def _nearest_of(
     catalog: Catalog, space: Space, vector: Vectors, k: int, modality: Modality | None, kept: Filter
-) -> list[tuple[float, Match]]:
+) -> list[tuple[float, Item]]:
     """The same of those that a filter keeps: they are chosen first and all scored, exactly."""
     ids, scores = space.search(vector, k, catalog.vector_ids(space.id, kept, modality))
     score_of = dict(zip(ids.tolist(), scores.tolist(), strict=True))
@@ -377,10 +374,10 @@ def _nearest_of(
     return _ranked(matches, score_of)[:k]
 
 
-def _ranked(matches: list[Match], score_of: dict[int, float]) -> list[tuple[float, Match]]:
+def _ranked(matches: list[Match], score_of: dict[int, float]) -> list[tuple[float, Item]]:
     """Best first; then by vector, by item: the k best are the beginning of the k + 1 best."""
-    pairs = [(score_of[match.vector_id], match) for match in matches]
-    return sorted(pairs, key=lambda pair: (-pair[0], pair[1].vector_id, pair[1].item_id))
+    order = sorted(matches, key=lambda m: (-score_of[m.vector_id], m.vector_id, m.item.id))
+    return [(score_of[match.vector_id], match.item) for match in order]
 
 
 def _size(path: Path) -> int:

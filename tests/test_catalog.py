@@ -361,8 +361,8 @@ def test_a_moved_file_keeps_its_ids(catalog):
     with catalog.transaction():
         catalog.move_file(id, b"/q/b.png", (1, 2, 3))
     [after] = catalog.matches([1])
-    assert after.path == b"/q/b.png"
-    assert (after.item_id, after.vector_id) == (before.item_id, before.vector_id)
+    assert os.fsencode(after.item.path) == b"/q/b.png"
+    assert (after.item.id, after.vector_id) == (before.item.id, before.vector_id)
     assert catalog.matches([2]) == []
     assert vector_rows(catalog) == {1: [0, 1, 0]}
     assert catalog.known_files(b"/q")[b"b.png"].state == (1, 2, 3)
@@ -374,7 +374,7 @@ def test_a_gone_file_has_no_match_but_keeps_its_vector(catalog):
     with catalog.transaction():
         content_id = put(catalog, b"/p/a.png")
         catalog.put_file(b"/p/bad.png", STATE, reason=Reason.EMPTY, message="empty")
-    item = catalog.matches([1])[0].item_id
+    item = catalog.matches([1])[0].item.id
     with catalog.transaction():
         catalog.mark_gone(catalog.files_below(b"/p"))
     assert catalog.matches([1]) == []
@@ -383,7 +383,7 @@ def test_a_gone_file_has_no_match_but_keeps_its_vector(catalog):
     assert catalog.paths_of(content_id) == [(1, b"/p/a.png", True)]
     with catalog.transaction():
         catalog.put_file(b"/p/a.png", STATE, content_id=content_id)
-    assert [match.item_id for match in catalog.matches([1])] == [item]
+    assert [match.item.id for match in catalog.matches([1])] == [item]
 
 
 def test_failures_and_skips(catalog):
@@ -542,7 +542,9 @@ def test_row_23_a_library_of_every_past_schema_opens(tmp_path, version, monkeypa
         assert [path for _, path, _ in catalog.roots()] == [b"/photos"]
         assert catalog.spaces() == [(1, "fake", make_library.FINGERPRINT, 3)]
         assert vector_rows(catalog) == {1: [1, 0, 0], 2: [0, 1, 0], 3: [0, 0, 1]}
-        found = {(match.vector_id, match.path) for match in catalog.matches([1, 2, 3])}
+        found = {
+            (match.vector_id, os.fsencode(match.item.path)) for match in catalog.matches([1, 2, 3])
+        }
         assert found == {
             (1, b"/photos/1.png"), (2, b"/photos/2.png"), (1, b"/photos/below/copy\xff.png"),
         }  # fmt: skip

@@ -444,7 +444,7 @@ def kept_by(catalog: Catalog, tree: Filter) -> set[bytes]:
     everything = catalog.vector_ids(1).tolist()
     matches = catalog.matches(everything, None, tree)
     assert {match.vector_id for match in matches} == set(ids.tolist())
-    paths = [match.path for match in matches]
+    paths = [os.fsencode(match.item.path) for match in matches]
     assert len(paths) == len(set(paths))
     return set(paths)
 

@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from mmsearch.catalog.tables import (
     vectors,
 )
 from mmsearch.errors import LibraryDamaged
-from mmsearch.records import Modality
+from mmsearch.records import Item, Modality
 
 if TYPE_CHECKING:
     from mmsearch.filters import Filter
@@ -53,11 +54,7 @@ class Match:
     """An item that a vector stands for. Copies of a picture are several items of one vector."""
 
     vector_id: int
-    item_id: int
-    path: bytes
-    modality: Modality
-    start: float | None
-    end: float | None
+    item: Item
 
 
 class Contents(Session):
@@ -168,9 +165,9 @@ class Contents(Session):
         with self.snapshot():
             for chunk in chunks(vector_ids):
                 for row in self._connection.execute(query, {"ids": chunk}):
-                    id, item, folder, name, kind, start, end = row
-                    path = os.path.join(folder, name)
-                    found.append(Match(id, item, path, Modality(kind), start, end))
+                    id, item, part, folder, name, kind, start, end = row
+                    path = Path(os.fsdecode(os.path.join(folder, name)))
+                    found.append(Match(id, Item(item, path, Modality(kind), part, start, end)))
         return found
 
     def spaces(self) -> list[tuple[int, str, str, int]]:
@@ -211,7 +208,7 @@ class Contents(Session):
 def _matching(modality: Modality | None, filter: Filter | None = None) -> Select[Any]:
     query = (
         select(
-            vectors.c.id, items.c.id, folders.c.path, files.c.name, items.c.modality,
+            vectors.c.id, items.c.id, items.c.part, folders.c.path, files.c.name, items.c.modality,
             items.c.start, items.c.end,
         )
         .join(files, files.c.content_id == vectors.c.content_id)

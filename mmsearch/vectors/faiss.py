@@ -7,6 +7,8 @@ damaged files and answered wrongly).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,12 +47,24 @@ class FaissStore(ExactStore):
             mask = np.zeros(len(rows), bool)
             mask[keep] = True
             mask = np.packbits(mask, bitorder="little")
-        faiss.knn_inner_product(
-            faiss.swig_ptr(near), faiss.swig_ptr(rows), self.dim, len(near), len(rows), more,
-            faiss.swig_ptr(scores), faiss.swig_ptr(positions),
-            None if mask is None else faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(mask)),
-        )  # fmt: skip
+        with _threads(len(near)):
+            faiss.knn_inner_product(
+                faiss.swig_ptr(near), faiss.swig_ptr(rows), self.dim, len(near), len(rows), more,
+                faiss.swig_ptr(scores), faiss.swig_ptr(positions),
+                None if mask is None else faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(mask)),
+            )  # fmt: skip
         if more > k and np.any(scores[:, k] == scores[:, k - 1]):
             return super()._nearest(queries, rows, k, keep)
         order = np.lexsort((positions, -scores), axis=1)[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+
+
+@contextmanager
+def _threads(queries: int) -> Iterator[None]:
+    """FAISS shares queries out, not rows: threads beyond their number only spin and wait."""
+    usual = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(max(1, min(queries, usual)))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(usual)
