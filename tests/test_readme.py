@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -102,3 +103,12 @@ def test_make_targets_exist():
         assert f"make {target}" in README
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
         assert f"make {target}" in ci.splitlines()
+
+
+def test_figures_are_those_of_the_committed_results():
+    """The README's figures are what benchmarks/readme.py makes of the committed JSON."""
+    place = ROOT / "benchmarks" / "readme.py"
+    spec = importlib.util.spec_from_file_location("readme_figures", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.spliced(README) == README

@@ -1,0 +1,68 @@
+"""Put the committed figures into the README, between its two marks.
+
+    python benchmarks/readme.py
+
+A test holds the README against this: no figure in it is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- figures: benchmarks/readme.py writes them -->", "<!-- end of figures -->"
+
+
+def figures() -> str:
+    """The section, from the JSON files in `results/`."""
+    model, indexing = (_read(name) for name in ("model.json", "indexing.json"))
+    return "\n".join(
+        [
+            "## What was measured",
+            "",
+            f"The built-in model, {sum(model['bytes'].values()) / 1e6:.1f} MB, from the shipped "
+            "files, in percent (`benchmarks/model.py`):",
+            "",
+            *_recall(model),
+            "",
+            f"Speed and memory on {indexing['table'][0]} (`benchmarks/indexing.py`, "
+            f"{indexing['date'][:10]}):",
+            "",
+            *indexing["table"][2:],
+        ]
+    )
+
+
+def spliced(readme: str) -> str:
+    """The README with today's figures."""
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{figures()}\n\n{END}{after}"
+
+
+def _recall(model: dict[str, Any]) -> list[str]:
+    lines = [
+        "| photos and captions | direction | R@1 | R@5 | R@10 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    sets = {"flickr8k_test": "Flickr8k test", "coco_free": "COCO, 96 free photos"}
+    for key, name in sets.items():
+        result = model[key]
+        for direction in ("text_to_image", "image_to_text"):
+            recall = [f"{result[direction][f'recall@{k}']:.1f}" for k in (1, 5, 10)]
+            counts = f"{name} ({result['photos']:,} and {result['captions']:,})"
+            lines.append(f"| {counts} | {direction.replace('_to_', '→')} | {' | '.join(recall)} |")
+    return lines
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return found
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(spliced(path.read_text(encoding="utf-8")), encoding="utf-8")
