@@ -12,7 +12,7 @@ OUT = $(VENV)/.installed
 demo: $(OUT)-demo
 	$(RUN) -m mmsearch demo
 
-test: $(OUT)-dev lint
+test: $(OUT)-dev
 	$(RUN) -m pytest
 
 lint: $(OUT)-dev
