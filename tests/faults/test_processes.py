@@ -133,11 +133,11 @@ def test_row_10_a_worker_is_killed(campaign: Campaign) -> None:
 def test_row_10_a_worker_without_memory(campaign: Campaign, tmp_path: Path) -> None:
     """row 10: a picture that needs more memory than a worker has is named; all others are in."""
     photos = make_pictures(tmp_path / "photos")
-    for number in range(8):
-        Image.new("RGB", (60, 60), (number * 30, 90, 90)).save(photos / f"f-{number}.png")
+    for number in range(50):
+        Image.new("RGB", (60, 60), (number * 5, 90, 90)).save(photos / f"f-{number:02}.png")
     Image.new("RGB", (7000, 7000)).save(photos / "y-vast.png", compress_level=1)
     index = campaign.fresh("memory")
-    # at most four files are read ahead, so at the first commit the last are not read yet
+    # 32 files are read ahead, so at the first commit the last are not read yet
     process = campaign.stopped(index, campaign.commits_at[0], photos)
     (worker,) = children(process.pid)
     pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
@@ -148,7 +148,7 @@ def test_row_10_a_worker_without_memory(campaign: Campaign, tmp_path: Path) -> N
     assert outcome.code == 3 and complaints(outcome) == []
     failed = {Path(f["path"]).name: f["reason"] for f in json.loads(outcome.out)["failed"]}
     assert failed == {"y-vast.png": "out-of-memory", "z-cut.png": "truncated"}
-    assert len(stored(index)) == len(campaign.clean) + 8
+    assert len(stored(index)) == len(campaign.clean) + 50
 
 
 def test_row_11_two_indexers(campaign: Campaign) -> None:
