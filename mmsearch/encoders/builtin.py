@@ -88,8 +88,8 @@ class Builtin:
     def _encode_images(self, pictures: Sequence[Any]) -> Vectors:
         """A few pictures a call, a call a core.
 
-        One call shared out over the cores would hand over at every layer, which costs a
-        tenth of the time (benchmarks/indexing.py).
+        One call shared out over the cores would hand over at every layer, which costs CPU
+        time (benchmarks/indexing.py has the tower with one thread and with two).
         """
         parts = [pictures[s : s + _PICTURES] for s in range(0, len(pictures), _PICTURES)]
         with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1)) as pool:

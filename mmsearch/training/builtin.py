@@ -86,11 +86,7 @@ class BuiltinConfig:
     # the text side
     vocabulary: int = 16_000
     max_tokens: int = 64
-    text_layers: tuple[int, ...] = (
-        0,
-        2,
-        4,
-    )  # which of the teacher's six layers the student starts from
+    text_layers: tuple[int, ...] = (0, 2, 4)  # of the teacher's six, which the student starts from
     corpus_captions: int = 50_000
     corpus_pairs: int = 25_000
     corpus_sounds: int = 5_000
