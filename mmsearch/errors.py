@@ -5,6 +5,8 @@ MmsearchError
 ├── MissingExtra          an optional package is needed; the message has the pip line
 ├── ModelError            a model's files are absent or altered
 ├── LoadError             one file cannot be read; carries a Reason
+├── TrainingError         a training run cannot begin or go on
+│   └── PairsError        a list or an archive of training pairs cannot be read
 └── LibraryError
     ├── LibraryMissing    nothing is indexed there yet
     ├── LibraryLocked     another process is writing
@@ -46,6 +48,14 @@ class LoadError(MmsearchError):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class TrainingError(MmsearchError):
+    """A training run cannot begin or go on; what it saved last is kept."""
+
+
+class PairsError(TrainingError):
+    """A list or an archive of training pairs is absent, damaged or of no known kind."""
 
 
 class LibraryError(MmsearchError):
