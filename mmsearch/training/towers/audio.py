@@ -126,6 +126,7 @@ class AudioTower(nn.Module):
 
     def __init__(self, hidden: int = 512, dropout: float = 0.0, dim: int = DIM):
         super().__init__()
+        self.arguments = {"hidden": hidden, "dim": dim}  # that make a tower of this shape
         self.log_mel = LogMel()
         self.backbone = MobileNetV1()
         self.head = Head(AUDIO_FEATURES, hidden, dim, dropout)

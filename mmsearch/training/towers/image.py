@@ -21,7 +21,6 @@ BLOCKS = (
 )
 
 
-
 class InvertedResidual(nn.Module):
     """Expand with a 1x1 convolution, filter each channel with a 3x3 one, project back linearly."""
 
@@ -77,6 +76,7 @@ class ImageTower(nn.Module):
 
     def __init__(self, hidden: int = 512, dropout: float = 0.0, dim: int = DIM):
         super().__init__()
+        self.arguments = {"hidden": hidden, "dim": dim}  # that make a tower of this shape
         self.backbone = MobileNetV2()
         self.head = Head(FEATURES, hidden, dim, dropout)
 

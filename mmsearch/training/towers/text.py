@@ -53,6 +53,16 @@ class TextTower(nn.Module):
         dim: int = DIM,
     ):
         super().__init__()
+        self.arguments = {  # that make a tower of this shape
+            "vocabulary": vocabulary,
+            "layers": layers,
+            "width": width,
+            "heads": heads,
+            "inner": inner,
+            "max_tokens": max_tokens,
+            "hidden": hidden,
+            "dim": dim,
+        }
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
         self.norm = nn.LayerNorm(width, eps=1e-12)
