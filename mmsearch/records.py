@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # numpy costs a tenth of a second, and --help has no need of 
     from numpy.typing import NDArray
 
     Vectors = NDArray[np.float32]  # (n, dim) unit rows
+    Samples = NDArray[np.float32]  # (n,) one channel of sound, full scale is 1
     Ids = NDArray[np.int64]  # (n,) ids of the catalog
     Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
 
@@ -47,6 +48,7 @@ class Reason(StrEnum):
     TIMED_OUT = "timed-out"
     OUT_OF_MEMORY = "out-of-memory"
     NONFINITE = "nonfinite"
+    SILENT = "silent"
 
     @property
     def skipped(self) -> bool:
@@ -68,6 +70,16 @@ class ImageInput:
     size: int
     fit: str = "squash"
     resample: str = "bicubic"
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInput:
+    """How an encoder wants its sounds: float32 mono at `rate` a second, in windows of
+    `window` seconds; the last one of a sound may be shorter.
+    """
+
+    rate: int = 16000
+    window: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from PIL import Image
 import mmsearch
 from mmsearch.decoding import DecoderPool, Job, Limits, Outcome
 from mmsearch.library import Library
-from mmsearch.records import ImageInput, Modality
+from mmsearch.records import AudioInput, ImageInput, Modality
 
 COLOURS = {
     "red": (255, 0, 0),
@@ -53,6 +53,8 @@ class FakeEncoder:
     dim = 3
     modalities = frozenset({Modality.IMAGE, Modality.TEXT})
     image_input = ImageInput(size=4)
+    audio_input: AudioInput | None = None
+    backgrounds: Mapping[Modality, Mapping[Modality, tuple[float, float]]] = {}
 
     def __init__(self, name: str = "fake", fingerprint: str = "fa" * 32) -> None:
         self.name = name

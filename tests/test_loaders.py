@@ -41,9 +41,8 @@ from hostile import (
 )
 from PIL import Image
 
-from mmsearch import loaders
 from mmsearch.errors import LoadError
-from mmsearch.loaders import load_image, sniff, to_pixels
+from mmsearch.loaders import images, load_image, sniff, to_pixels
 from mmsearch.records import ImageInput, Reason
 
 WANT = ImageInput(64)
@@ -137,9 +136,9 @@ def test_heif_brands_are_read_beyond_the_first():
 def test_heic_without_its_extra_says_what_to_install(monkeypatch):
     """Without pi-heif a HEIC picture is skipped with the exact pip line."""
     monkeypatch.setitem(sys.modules, "pi_heif", None)
-    loaders._plugin.cache_clear()
+    images._plugin.cache_clear()
     error = refusal(HEIC)
-    loaders._plugin.cache_clear()
+    images._plugin.cache_clear()
     assert error.reason == Reason.NEEDS_EXTRA
     assert 'pip install "mmsearch[heif]"' in str(error)
 
@@ -552,7 +551,7 @@ def test_whatever_a_decoder_raises_is_translated(monkeypatch, raised, reason):
     def decode(_file):
         raise raised
 
-    monkeypatch.setattr(loaders, "_plugin", lambda _name: decode)
+    monkeypatch.setattr(images, "_plugin", lambda _name: decode)
     assert refusal(FORMATS["baseline.jpg"]).reason == reason
 
 

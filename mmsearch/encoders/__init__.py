@@ -1,13 +1,13 @@
-"""Encoders turn pictures and words into unit rows of one space."""
+"""Encoders turn pictures, sounds and words into unit rows of one space."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mmsearch.errors import ModelError
-from mmsearch.records import ImageInput, Modality
+from mmsearch.records import AudioInput, ImageInput, Modality
 
 if TYPE_CHECKING:
     from mmsearch.records import Vectors
@@ -17,7 +17,11 @@ class Encoder(Protocol):
     """A model with one space for all of its modalities.
 
     `fingerprint` is a hash of the weights and the preprocessing: vectors of two
-    fingerprints never compare. `image_input` says how pictures have to be handed in.
+    fingerprints never compare. `image_input` and `audio_input` say how pictures and sounds
+    have to be handed in; `audio_input` is None where there is no tower for sounds.
+    `backgrounds` has, by the query's modality and then the item's, the mean and the standard
+    deviation of the scores of pairs that have nothing to do with each other; it is empty
+    where they were not measured.
     """
 
     name: str
@@ -25,9 +29,14 @@ class Encoder(Protocol):
     dim: int
     modalities: frozenset[Modality]
     image_input: ImageInput
+    audio_input: AudioInput | None
+    backgrounds: Mapping[Modality, Mapping[Modality, tuple[float, float]]]
 
     def encode(self, modality: Modality, batch: Sequence[Any]) -> Vectors:
-        """(n, dim) float32 unit rows for n pictures (uint8 RGB arrays) or n texts (str).
+        """(n, dim) float32 unit rows for n pictures, sounds or texts.
+
+        A picture is a (size, size, 3) uint8 RGB array, a sound a (samples,) float32 array of
+        one window at most, a text a str; lengths may differ.
 
         Raises ModelError for a modality the model has no tower for.
         """

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmsearch.encoders.runtime import Graph
 from mmsearch.errors import ModelError
-from mmsearch.records import ImageInput, Modality
+from mmsearch.records import AudioInput, ImageInput, Modality
 
 if TYPE_CHECKING:
     from mmsearch.records import Vectors
@@ -44,6 +44,8 @@ class Builtin:
         self.dim: int = card["dim"]
         self.modalities = frozenset(Modality(name) for name in card["modalities"])
         self.image_input = ImageInput(**card["image"])
+        self.audio_input: AudioInput | None = None
+        self.backgrounds: dict[Modality, dict[Modality, tuple[float, float]]] = {}
         self.files: dict[str, str] = card["files"]
         self._text: dict[str, int] = card["text"]
         # weights and preprocessing, nothing else: a reworded card is the same model
