@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ class Builtin:
         self.modalities = frozenset(Modality(name) for name in card["modalities"])
         self.image_input = ImageInput(**card["image"])
         self.audio_input: AudioInput | None = None
-        self.backgrounds: dict[Modality, dict[Modality, tuple[float, float]]] = {}
+        self.backgrounds: Mapping[Modality, Mapping[Modality, tuple[float, float]]] = {}
         self.files: dict[str, str] = card["files"]
         self._text: dict[str, int] = card["text"]
         # weights and preprocessing, nothing else: a reworded card is the same model
