@@ -30,6 +30,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+bench = typer.Typer(help="Measure a model.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench, name="bench")
+
 Index = Annotated[
     Path | None,
     typer.Option(
@@ -350,6 +353,36 @@ def forget(
         print_json({"forgotten": count})
     else:
         print(f"{count:,} files forgotten; none was deleted")
+
+
+@bench.command()
+def recall(
+    data: Annotated[
+        Path, typer.Option("--data", metavar="DIR", help="Photos with captions: Flickr8k, COCO.")
+    ] = ...,  # type: ignore[assignment]
+    split: Annotated[str, typer.Option("--split", metavar="NAME", help="Which of them.")] = "test",
+    captions: Annotated[
+        Path | None,
+        typer.Option("--captions", metavar="FILE", help="Other captions of the same photos."),
+    ] = None,
+    model: Model = None,
+    json: Json = False,
+) -> None:
+    """Print how often captions find their photo, and photos one of their captions.
+
+    Recall at 1, 5 and 10, from 0 to 1: by exact search over the raw embeddings, and as a
+    library answers. mmsearch/captions.py says how DIR may look.
+    """
+    from mmsearch.evaluation import measure_recall
+    from mmsearch.printing import note, print_json, print_recall
+    from mmsearch.settings import load_settings
+
+    name = load_settings(model=model).model
+    found = measure_recall(data, split, captions=captions, model=name, note=note)
+    if json:
+        print_json(found)
+    else:
+        print_recall(found)
 
 
 @app.command()

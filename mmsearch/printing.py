@@ -111,6 +111,18 @@ def note(line: str) -> None:
         print(well_formed(line), file=sys.stderr, flush=True)
 
 
+def print_recall(found: dict[str, Any]) -> None:
+    """Print what `mmsearch bench recall` found."""
+    counts = f"{found['photos']:,} photos, {found['captions']:,} captions, {found['split']}"
+    print(f"{found['model']} ({found['fingerprint'][:8]}) on {counts}")
+    print(f"{'':24}    R@1    R@5   R@10")
+    for place, recalls in (("embeddings", found), ("a library", found["search"])):
+        for direction in ("text_to_image", "image_to_text"):
+            values = (recalls[direction] or {}).values()
+            shown = " ".join(f"{value:6.3f}" for value in values) or "  takes no text yet"
+            print(f"{direction.replace('_', ' ')}, {place:10} {shown}")
+
+
 class Meter:
     """Progress on stderr: a bar in a terminal, else a line after every commit."""
 

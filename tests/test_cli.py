@@ -605,7 +605,8 @@ def test_row_22_a_library_of_another_model(made, tmp_path, run_cli):
 
 # -- the words -----------------------------------------------------------------------------
 
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = dict(typer.main.get_command(app).commands)
+COMMANDS["bench recall"] = COMMANDS["bench"].commands["recall"]
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -626,12 +627,13 @@ def test_the_commands_are_those_of_the_contract():
     """No more and no fewer."""
     assert set(COMMANDS) == {
         "index", "query", "embed", "status", "errors", "check", "forget", "demo",
+        "bench", "bench recall",
     }  # fmt: skip
 
 
 def test_every_command_that_answers_has_json():
     """--json wherever a script would want it."""
-    for name in ("index", "query", "status", "errors", "check", "forget"):
+    for name in ("index", "query", "status", "errors", "check", "forget", "bench recall"):
         options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
         assert "--json" in options, name
 
@@ -649,7 +651,7 @@ def test_every_command_is_in_the_readme(name):
 def test_help_fits_a_terminal(run_cli):
     """No line of any help is wider than 80 columns; no markup shows."""
     for name in [None, *sorted(COMMANDS)]:
-        text = run_cli(*[name] * bool(name), "--help").stdout.decode()
+        text = run_cli(*(name or "").split(), "--help").stdout.decode()
         assert text.startswith("Usage: ")
         assert max(map(len, text.splitlines())) <= 80
         assert "[/" not in text

@@ -21,7 +21,7 @@ FLOORS = [
     ["records"],
     ["errors"],
     ["settings", "durable"],
-    ["filters"],
+    ["filters", "captions"],
     ["files", "locking", "loaders", "encoders", "vectors", "catalog", "language", "metrics"],
     ["scan", "decoding", "space", "embedding", "training"],
     ["ingest"],

@@ -1,0 +1,141 @@
+"""How well a model and a library find photos by their captions, and captions by their photos.
+
+Recall at k as the literature of retrieval has it (CLIP, arXiv 2103.00020; CLIP_benchmark): the
+share of queries with a right answer among the first k. A caption has one right photo; a photo is
+found when any of its captions is. Fractions from 0 to 1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmsearch.captions import CaptionedPhoto, data_hash, read_captions
+from mmsearch.embedding import embed
+from mmsearch.encoders import open_encoder
+from mmsearch.language import Query, image, text
+from mmsearch.library import Library, open_library
+from mmsearch.metrics import Ranks, first_ranks, recall_at_k
+from mmsearch.records import Modality
+
+if TYPE_CHECKING:
+    from mmsearch.records import Ids, Vectors
+
+Recalls = dict[str, float]  # "recall@1", "recall@5", "recall@10"
+CUTS = (1, 5, 10)
+
+_BLOCK = 1024  # queries whose scores are in memory at a time
+
+
+def measure_recall(
+    folder: Path,
+    split: str = "test",
+    *,
+    captions: Path | None = None,
+    model: str = "builtin",
+    note: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Recall of a model on captioned photos (see mmsearch.captions), bare and as served.
+
+    "text_to_image" and "image_to_text": exact search over the raw embeddings, where a right
+    answer with the same score as a wrong one counts as behind it. "search": the same of what
+    `Library.query` answers, with all that it does beside comparing vectors. Beside them what was
+    measured: model and fingerprint, split, counts, and the hash of the data. `note` hears what
+    goes on.
+
+    Raises UsageError for a folder it cannot read, LoadError for a photo that does not decode,
+    ModelError for a model without both towers.
+    """
+    photos = read_captions(folder, split, captions)
+    sentences = [caption for photo in photos for caption in photo.captions]
+    owners = np.repeat(np.arange(len(photos)), [len(photo.captions) for photo in photos])
+    own = np.arange(len(photos))
+    note(f"encoding {len(sentences):,} captions and {len(photos):,} photos")
+    # each once, the short ones together: the same words get the same row, and little is padded
+    different = sorted(set(sentences), key=lambda said: (len(said), said))
+    row_of = {said: row for row, said in enumerate(different)}
+    texts = embed(different, Modality.TEXT, model)[[row_of[said] for said in sentences]]
+    pictures = embed([photo.path for photo in photos], Modality.IMAGE, model)
+    encoder = open_encoder(model)
+    found: dict[str, Any] = {
+        "text_to_image": recalls(exact_ranks(texts, pictures, owners, own)),
+        "image_to_text": recalls(exact_ranks(pictures, texts, own, owners)),
+    }
+    note("asking a library of them")
+    found["search"] = served(photos, model)
+    return found | {
+        "model": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "split": split,
+        "photos": len(photos),
+        "captions": len(sentences),
+        "data": data_hash(photos),
+    }
+
+
+def recalls(ranks: Ranks) -> Recalls:
+    """Recall at 1, 5 and 10."""
+    return {f"recall@{k}": round(recall_at_k(ranks, k), 6) for k in CUTS}
+
+
+def exact_ranks(queries: Vectors, items: Vectors, query_of: Ids, item_of: Ids) -> Ranks:
+    """The rank of each query's best right item: the one that belongs to the same photo.
+
+    queries: (n, dim), items: (m, dim) unit rows; query_of: (n,), item_of: (m,) their photos.
+    Items with equal rows get equal scores, wherever they stand. Returns (n,).
+    """
+    different, which = np.unique(items, axis=0, return_inverse=True)
+    ranks = [np.empty(0, np.int64)]
+    for start in range(0, len(queries), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        scores = (queries[block] @ different.T)[:, which.ravel()]
+        ranks.append(first_ranks(scores, query_of[block, None] == item_of[None, :]))
+    return np.concatenate(ranks)
+
+
+def served(photos: Sequence[CaptionedPhoto], model: str) -> dict[str, Recalls | None]:
+    """The same recalls from libraries of their own, in a temporary folder, through their query.
+
+    One library has the photos and is asked with every caption; the other has every caption as a
+    text file and is asked with every photo. "image_to_text" is None where libraries take no text.
+    """
+    with TemporaryDirectory(prefix="mmsearch-") as name:
+        place = Path(os.path.realpath(name))
+        texts = place / "texts"
+        texts.mkdir()
+        owner: dict[str, int] = {}  # by path, as the library has it
+        for row, photo in enumerate(photos):
+            owner[os.path.realpath(photo.path)] = row
+            for number, caption in enumerate(photo.captions):
+                path = texts / f"{row:06}-{number}.txt"
+                path.write_text(caption, encoding="utf-8")
+                owner[str(path)] = row
+        found: dict[str, Recalls | None] = {"image_to_text": None}
+        with open_library(place / "of-photos", model=model) as library:
+            library.index([photo.path for photo in photos])
+            asked = (
+                (row, text(said)) for row, photo in enumerate(photos) for said in photo.captions
+            )
+            found["text_to_image"] = recalls(_served_ranks(library, asked, owner))
+        with open_library(place / "of-texts", model=model) as library:
+            if library.index(texts).added:
+                pictures = ((row, image(photo.path)) for row, photo in enumerate(photos))
+                found["image_to_text"] = recalls(_served_ranks(library, pictures, owner))
+    return found
+
+
+def _served_ranks(
+    library: Library, queries: Iterable[tuple[int, Query]], owner: dict[str, int]
+) -> Ranks:
+    """The rank of each query's first right answer; one more than was asked for, without any."""
+    most = CUTS[-1]
+    ranks = []
+    for row, query in queries:
+        right = [owner.get(str(hit.path)) == row for hit in library.query(query, most)]
+        ranks.append(right.index(True) + 1 if any(right) else most + 1)
+    return np.array(ranks, np.int64)
