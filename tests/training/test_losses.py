@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
@@ -34,13 +38,166 @@ def slow_info_nce(first, second, scale, first_ids, second_ids):
                     for k in range(len(others))
                     if other_ids[k] != ids[i]
                 )
-                values.append(-math.log(own / (own + rest)))
+                values.append(math.log1p(rest / own))  # is -log(own / (own + rest))
             if values:
                 per_row.append(sum(values) / len(values))
-        return sum(per_row) / len(per_row)
+        return sum(per_row) / max(len(per_row), 1)
 
     there = direction(first, second, first_ids, second_ids)
     return (there + direction(second, first, second_ids, first_ids)) / 2
+
+
+def slow_sigmoid(first, second, scale, bias, first_ids, second_ids):
+    """Every pair as a yes or a no, over the batch size of either side."""
+    total = 0.0
+    for i, row in enumerate(first):
+        for j, other in enumerate(second):
+            z = 1 if first_ids[i] == second_ids[j] else -1
+            total += math.log1p(math.exp(-z * (scale * float(row @ other) + bias)))
+    return (total / len(first) + total / len(second)) / 2
+
+
+@st.composite
+def batches(draw):
+    """(first, second, first_ids, second_ids): up to 6 rows a side of 1 to 4 items."""
+    dim = draw(st.integers(1, 8))
+    seed = draw(st.integers(0, 99))
+    ids = st.lists(st.integers(0, draw(st.integers(0, 3))), min_size=1, max_size=6)
+    first_ids, second_ids = draw(ids), draw(ids)
+    first, second = unit_rows(len(first_ids), dim, seed), unit_rows(len(second_ids), dim, seed + 1)
+    return first, second, torch.tensor(first_ids), torch.tensor(second_ids)
+
+
+@settings(deadline=None)
+@given(batches(), st.floats(0.1, 100.0))
+def test_info_nce_is_its_formula_for_any_sizes_and_ids(batch, scale):
+    """To nine digits, however small: whoever has few negatives left still learns from them."""
+    first, second, first_ids, second_ids = batch
+    found = losses.info_nce(first, second, scale, first_ids, second_ids).item()
+    expected = slow_info_nce(first, second, scale, first_ids.tolist(), second_ids.tolist())
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-50)
+
+
+@settings(deadline=None)
+@given(batches(), st.floats(0.1, 100.0), st.floats(-20.0, 5.0))
+def test_the_sigmoid_loss_is_its_formula_for_any_sizes_and_ids(batch, scale, bias):
+    """Every row of an item's own is a yes, all others are a no."""
+    first, second, first_ids, second_ids = batch
+    found = losses.sigmoid_loss(first, second, scale, bias, first_ids, second_ids).item()
+    expected = slow_sigmoid(first, second, scale, bias, first_ids.tolist(), second_ids.tolist())
+    assert found == pytest.approx(expected, rel=1e-8)
+
+
+@settings(deadline=None)
+@given(batches())
+def test_swapping_the_sides_changes_nothing(batch):
+    """Both losses are symmetric."""
+    first, second, first_ids, second_ids = batch
+    for loss in (losses.InfoNCE().double(), losses.Sigmoid().double()):
+        there = loss(first, second, first_ids, second_ids).item()
+        assert loss(second, first, second_ids, first_ids).item() == pytest.approx(there)
+
+
+@pytest.fixture(scope="module")
+def open_clip_losses():
+    """open_clip's module of losses, without the seconds that importing all of open_clip takes."""
+    package = importlib.util.find_spec("open_clip")
+    if package is None:
+        pytest.skip("open_clip is not installed")
+    path = Path(package.origin).with_name("loss.py")
+    spec = importlib.util.spec_from_file_location("open_clip_loss", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("kind", ["ClipLoss", "SigLipLoss"])
+def test_with_one_positive_each_both_losses_are_open_clips(open_clip_losses, kind):
+    """Values, and the gradients of rows, temperature and bias."""
+    ids = torch.arange(7)
+    values, gradients = [], []
+    for theirs in (False, True):
+        first, second = unit_rows(7, 5, 11).requires_grad_(), unit_rows(7, 5, 12).requires_grad_()
+        scale = torch.tensor(12.0, dtype=torch.float64, requires_grad=True)
+        bias = torch.tensor(-4.0, dtype=torch.float64, requires_grad=True)
+        if theirs:
+            constants = (scale,) if kind == "ClipLoss" else (scale, bias)
+            loss = getattr(open_clip_losses, kind)()(first, second, *constants)
+        elif kind == "ClipLoss":
+            loss = losses.info_nce(first, second, scale, ids, ids)
+        else:
+            loss = losses.sigmoid_loss(first, second, scale, bias, ids, ids)
+        loss.backward()
+        values.append(loss.item())
+        gradients.append([t.grad for t in (first, second, scale, bias) if t.grad is not None])
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-14)
+    assert len(gradients[0]) == (3 if kind == "ClipLoss" else 4)
+
+
+def three_modalities():
+    """Photos 0 to 2 with captions in two languages, and sounds of which one belongs to a photo."""
+    ids = {
+        "image": torch.tensor([0, 1, 2]),
+        "english": torch.tensor([0, 0, 1, 2, 5]),
+        "chinese": torch.tensor([1, 2, 2]),
+        "audio": torch.tensor([5, 2]),
+    }
+    rows = {name: unit_rows(len(ids[name]), 6, 20 + i) for i, name in enumerate(ids)}
+    return rows, ids
+
+
+def test_pairwise_is_the_sum_over_all_pairs_of_modalities():
+    """Image-English, image-Chinese, image-audio, English-Chinese, English-audio, Chinese-audio."""
+    rows, ids = three_modalities()
+    loss = losses.InfoNCE(start=9.0).double()
+    expected = sum(
+        slow_info_nce(rows[a], rows[b], 9.0, ids[a].tolist(), ids[b].tolist())
+        for a, b in [
+            ("image", "english"), ("image", "chinese"), ("image", "audio"),
+            ("english", "chinese"), ("english", "audio"), ("chinese", "audio"),
+        ]
+    )  # fmt: skip
+    assert losses.pairwise(loss, rows, ids).item() == pytest.approx(expected)
+
+
+def test_pairwise_weighs_pairs_by_their_names_in_either_order():
+    """One pair counts double, one not at all, the others once."""
+    rows, ids = three_modalities()
+    rows = {name: rows[name] for name in ("image", "english", "audio")}
+    loss = losses.Sigmoid().double()
+
+    def one(a, b):
+        return slow_sigmoid(rows[a], rows[b], 10.0, -10.0, ids[a].tolist(), ids[b].tolist())
+
+    weights = {("english", "image"): 2.0, ("image", "audio"): 0.0}
+    expected = 2 * one("image", "english") + one("english", "audio")
+    assert losses.pairwise(loss, rows, ids, weights).item() == pytest.approx(expected)
+
+
+def test_modalities_without_a_common_id_are_no_pair():
+    """They are not pushed apart, but have a gradient: zeros."""
+    photos, sounds = unit_rows(3, 4, 30).requires_grad_(), unit_rows(2, 4, 31).requires_grad_()
+    ids = {"image": torch.tensor([0, 1, 2]), "audio": torch.tensor([3, 4])}
+    for loss in (losses.InfoNCE(), losses.Sigmoid()):
+        value = losses.pairwise(loss, {"image": photos, "audio": sounds}, ids)
+        value.backward()
+        assert value.item() == 0.0
+    assert not photos.grad.any()
+    assert not sounds.grad.any()
+
+
+def test_temperature_and_bias_of_the_sigmoid_loss_learn():
+    """They start where SigLIP's do; a lone pair, half believed, raises both."""
+    loss = losses.Sigmoid()
+    assert loss.scale().item() == pytest.approx(10.0)
+    assert loss.bias.item() == -10.0
+    row, ids = torch.tensor([[1.0, 0.0]]), torch.zeros(1)
+    value = loss(row, row, ids, ids)
+    value.backward()
+    assert value.item() == pytest.approx(math.log(2))
+    assert loss.bias.grad.item() == pytest.approx(-0.5)
+    assert loss.scale.logarithm.grad.item() == pytest.approx(-0.5 * 10)
 
 
 @pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
