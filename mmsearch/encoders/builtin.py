@@ -1,4 +1,4 @@
-"""The model inside the package: ONNX towers that need no torch and no download."""
+"""A model in a folder: ONNX towers that need no torch and no download."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsearch.encoders.patches import cut_patches
 from mmsearch.encoders.runtime import Graph
 from mmsearch.errors import ModelError
 from mmsearch.records import AudioInput, ImageInput, Modality
@@ -29,7 +30,9 @@ _TEXTS = 64
 
 
 class Builtin:
-    """An encoder in a folder: `model.json`, `image.onnx`, `text.onnx`, `tokenizer.json`."""
+    """An encoder in a folder: `model.json`, `tokenizer.json`, and of each modality its graph,
+    `image.onnx`, `text.onnx` and perhaps `audio.onnx`.
+    """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
         self.folder = folder or MODELS / name
@@ -44,12 +47,18 @@ class Builtin:
         self.dim: int = card["dim"]
         self.modalities = frozenset(Modality(name) for name in card["modalities"])
         self.image_input = ImageInput(**card["image"])
-        self.audio_input: AudioInput | None = None
-        self.backgrounds: Mapping[Modality, Mapping[Modality, tuple[float, float]]] = {}
+        self.audio_input = AudioInput(**card["audio"]) if "audio" in card else None
+        self.backgrounds: Mapping[Modality, Mapping[Modality, tuple[float, float]]] = {
+            Modality(query): {
+                Modality(item): (mean, deviation) for item, (mean, deviation) in items.items()
+            }
+            for query, items in card.get("backgrounds", {}).items()
+        }
         self.files: dict[str, str] = card["files"]
         self._text: dict[str, int] = card["text"]
         # weights and preprocessing, nothing else: a reworded card is the same model
-        identity = {key: card[key] for key in ("dim", "image", "text", "files")}
+        said = ("dim", "image", "text", "audio", "files")
+        identity = {key: card[key] for key in said if key in card}
         canonical = json.dumps(identity, sort_keys=True).encode()
         self.fingerprint = hashlib.sha256(canonical).hexdigest()
 
@@ -61,6 +70,8 @@ class Builtin:
             return np.empty((0, self.dim), np.float32)
         if modality == Modality.IMAGE:
             return self._encode_images(batch)
+        if modality == Modality.AUDIO:
+            return self._encode_sounds(batch)
         starts = range(0, len(batch), _TEXTS)
         return np.concatenate([self._encode_texts(batch[s : s + _TEXTS]) for s in starts])
 
@@ -73,6 +84,10 @@ class Builtin:
     @functools.cached_property
     def _image_graph(self) -> Graph:
         return Graph(self.folder / "image.onnx", threads=1)
+
+    @functools.cached_property
+    def _audio_graph(self) -> Graph:
+        return Graph(self.folder / "audio.onnx", threads=1)
 
     @functools.cached_property
     def _text_graph(self) -> Graph:
@@ -88,15 +103,15 @@ class Builtin:
         return tokenizer
 
     def _encode_images(self, pictures: Sequence[Any]) -> Vectors:
-        """A few pictures a call, a call a core.
-
-        One call shared out over the cores would hand over at every layer, which costs CPU
-        time (benchmarks/indexing.py has the tower with one thread and with two).
-        """
+        """A few pictures a call."""
         parts = [pictures[s : s + _PICTURES] for s in range(0, len(pictures), _PICTURES)]
-        with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1)) as pool:
-            rows = pool.map(lambda part: self._image_graph(pixels=np.stack(part)), parts)
-            return np.concatenate(list(rows))
+        return _a_call_a_core(lambda part: self._image_graph(pixels=np.stack(part)), parts)
+
+    def _encode_sounds(self, sounds: Sequence[Any]) -> Vectors:
+        """A sound a call: the graph pools over the patches that it is given."""
+        return _a_call_a_core(
+            lambda samples: self._audio_graph(patches=cut_patches(samples)), sounds
+        )
 
     def _encode_texts(self, texts: Sequence[str]) -> Vectors:
         """A text longer than the tower reads is the renormalised mean of its windows."""
@@ -115,6 +130,16 @@ class Builtin:
         np.add.at(sums, [row for row, _ in windows], rows)
         sums /= np.linalg.norm(sums, axis=1, keepdims=True)
         return sums
+
+
+def _a_call_a_core(call: Callable[[Any], Vectors], parts: Sequence[Any]) -> Vectors:
+    """The rows of all parts.
+
+    One call shared out over the cores would hand over at every layer, which costs CPU
+    time (benchmarks/indexing.py has the image tower with one thread and with two).
+    """
+    with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1)) as pool:
+        return np.concatenate(list(pool.map(call, parts)))
 
 
 def _windows(encoding: Any) -> list[Any]:

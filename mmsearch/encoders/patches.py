@@ -21,4 +21,5 @@ def cut_patches(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     starts = np.arange(0, len(samples) - PATCH + 1, HOP)
     if starts[-1] + PATCH < len(samples):
         starts = np.append(starts, len(samples) - PATCH)
-    return samples[starts[:, None] + np.arange(PATCH)]
+    patches: NDArray[np.float32] = samples[starts[:, None] + np.arange(PATCH)]
+    return patches

@@ -42,8 +42,8 @@ def mel(frequency: Tensor) -> Tensor:
 def mel_weights() -> Tensor:
     """(257, 64): how much of each FFT bin goes into each band; triangles, linear in mel."""
     bins = mel(torch.linspace(0, RATE / 2, TRANSFORM // 2 + 1, dtype=torch.float64))[:, None]
-    ends = mel(torch.tensor([LOWEST, HIGHEST], dtype=torch.float64)).tolist()
-    edges = torch.linspace(*ends, BANDS + 2, dtype=torch.float64)
+    lowest, highest = mel(torch.tensor([LOWEST, HIGHEST], dtype=torch.float64))
+    edges = torch.linspace(lowest.item(), highest.item(), BANDS + 2, dtype=torch.float64)
     low, peak, high = edges[:-2], edges[1:-1], edges[2:]
     weights = torch.minimum((bins - low) / (peak - low), (high - bins) / (high - peak)).clamp(min=0)
     weights[0] = 0  # the constant part is no sound
