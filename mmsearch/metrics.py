@@ -74,6 +74,18 @@ def mean_average_precision(scores: Floats, relevant: Booleans) -> float:
     return float(np.mean([average_precision(s, r) for s, r in zip(scores, relevant, strict=True)]))
 
 
+def precision_at_k(scores: Floats, relevant: Booleans, k: int) -> float:
+    """The mean over queries of the share of relevant items among the first k.
+
+    scores, relevant: (queries, items), at least k items. Among equal scores the irrelevant come
+    first.
+    """
+    _same_shape(scores, relevant)
+    _some(scores)
+    firsts = [_in_order(s, r)[:k] for s, r in zip(scores, relevant, strict=True)]
+    return float(np.mean(firsts))
+
+
 def ndcg_at_k(scores: Floats, gains: Floats, k: int) -> float:
     """Normalised discounted cumulative gain of one query.
 

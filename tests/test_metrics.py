@@ -84,6 +84,18 @@ def test_average_precision_is_the_mean_of_precisions_at_relevant_items(case):
     assert metrics.mean_average_precision(scores, relevant) == pytest.approx(np.mean(expected))
 
 
+@given(queries(), st.integers(1, 8))
+def test_precision_counts_the_relevant_among_the_first(case, k):
+    """Precision at k and its mean over queries, by loops."""
+    scores, relevant = case
+    k = min(k, scores.shape[1])
+    shares = []
+    for row, flags in zip(scores, relevant, strict=True):
+        shares.append(sum(bool(flags[item]) for item in slow_order(row, flags)[:k]) / k)
+    expected = sum(shares) / len(shares)
+    assert metrics.precision_at_k(scores, relevant, k) == pytest.approx(expected)
+
+
 @given(queries(), st.integers(1, 10))
 def test_ndcg_is_the_discounted_gain_over_the_best_order(case, k):
     """NDCG@k of graded gains, by loops."""
