@@ -46,7 +46,9 @@ def cached_backward(
             for embed in parts:
                 states[name].append(_random_state())
                 rows[name].append(embed())
-    torch.clear_autocast_cache()  # of weights cast without a graph, which the second pass needs
+    # Older torch would take the weights that it cast above, without a graph, for the second pass
+    # too (pytorch issue 65766).
+    torch.clear_autocast_cache()
 
     leaves = {name: torch.cat(parts).requires_grad_() for name, parts in rows.items()}
     value = loss(leaves)
