@@ -52,28 +52,19 @@ def measure_recall(
     ModelError for a model without both towers.
     """
     photos = read_captions(folder, split, captions)
-    sentences = [caption for photo in photos for caption in photo.captions]
-    owners = np.repeat(np.arange(len(photos)), [len(photo.captions) for photo in photos])
-    own = np.arange(len(photos))
-    note(f"encoding {len(sentences):,} captions and {len(photos):,} photos")
-    # each once, the short ones together: the same words get the same row, and little is padded
-    different = sorted(set(sentences), key=lambda said: (len(said), said))
-    row_of = {said: row for row, said in enumerate(different)}
-    texts = embed(different, Modality.TEXT, model)[[row_of[said] for said in sentences]]
-    pictures = embed([photo.path for photo in photos], Modality.IMAGE, model)
-    encoder = open_encoder(model)
-    found: dict[str, Any] = {
-        "text_to_image": recalls(exact_ranks(texts, pictures, owners, own)),
-        "image_to_text": recalls(exact_ranks(pictures, texts, own, owners)),
-    }
+    count = sum(len(photo.captions) for photo in photos)
+    note(f"encoding {count:,} captions and {len(photos):,} photos")
+    ranks = exact_ranks(photos, lambda kind, inputs: embed(inputs, kind, model))
+    found: dict[str, Any] = {way: recalls(of) for way, of in ranks.items()}
     note("asking a library of them")
     found["search"] = served(photos, model)
+    encoder = open_encoder(model)
     return found | {
         "model": encoder.name,
         "fingerprint": encoder.fingerprint,
         "split": split,
         "photos": len(photos),
-        "captions": len(sentences),
+        "captions": count,
         "data": data_hash(photos),
     }
 
@@ -83,7 +74,29 @@ def recalls(ranks: Ranks) -> Recalls:
     return {f"recall@{k}": round(recall_at_k(ranks, k), 6) for k in CUTS}
 
 
-def exact_ranks(queries: Vectors, items: Vectors, query_of: Ids, item_of: Ids) -> Ranks:
+def exact_ranks(
+    photos: Sequence[CaptionedPhoto], encode: Callable[[Modality, list[Any]], Vectors]
+) -> dict[str, Ranks]:
+    """By exact search over raw embeddings: the rank of each caption's photo ("text_to_image"), and
+    of each photo's best caption ("image_to_text").
+
+    `encode` gives (n, dim) unit rows for n inputs of a modality: photos by their paths.
+    """
+    sentences = [caption for photo in photos for caption in photo.captions]
+    owners = np.repeat(np.arange(len(photos)), [len(photo.captions) for photo in photos])
+    # each once, the short ones together: the same words get the same row, and little is padded
+    different = sorted(set(sentences), key=lambda said: (len(said), said))
+    row_of = {said: row for row, said in enumerate(different)}
+    texts = encode(Modality.TEXT, different)[[row_of[said] for said in sentences]]
+    pictures = encode(Modality.IMAGE, [photo.path for photo in photos])
+    own = np.arange(len(photos))
+    return {
+        "text_to_image": best_ranks(texts, pictures, owners, own),
+        "image_to_text": best_ranks(pictures, texts, own, owners),
+    }
+
+
+def best_ranks(queries: Vectors, items: Vectors, query_of: Ids, item_of: Ids) -> Ranks:
     """The rank of each query's best right item: the one that belongs to the same photo.
 
     queries: (n, dim), items: (m, dim) unit rows; query_of: (n,), item_of: (m,) their photos.
