@@ -10,10 +10,15 @@ import numpy as np
 from sqlalchemy import Select, exists, func, select
 
 from mmsearch.catalog import connection as connections
+from mmsearch.catalog import keywords
 from mmsearch.catalog.contents import Contents
 from mmsearch.catalog.files import Files
 from mmsearch.catalog.tables import contents, files, items, vectors
 from mmsearch.records import Reason
+
+_UNNAMED = select(func.count()).where(
+    items.c.part == 0, ~exists().where(keywords.keywords.c.rowid == items.c.id)
+)
 
 
 class Catalog(Files, Contents):
@@ -67,6 +72,8 @@ class Catalog(Files, Contents):
             bare = select(func.count()).select_from(files).where(files.c.content_id.is_not(None))
             if count := self._connection.execute(bare.where(lost)).scalar_one():
                 found.append(f"{count} indexed files have no item")
+            if count := self._connection.execute(_UNNAMED).scalar_one():
+                found.append(f"{count} indexed files cannot be found by their names")
         return found
 
     def broken_vectors(self, space_id: int) -> Iterator[tuple[int, str]]:
@@ -86,6 +93,8 @@ class Catalog(Files, Contents):
 
     def vacuum(self) -> None:
         """Give freed pages back, so that nothing of what was forgotten stays in the file."""
+        with self.transaction():
+            keywords.merge(self._connection)
         with connections.translated(self.path):
             raw = self._connection.connection.driver_connection
             if raw is not None:  # VACUUM runs outside a transaction

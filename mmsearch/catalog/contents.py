@@ -11,8 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import Select, bindparam, delete, func, insert, select
+from sqlalchemy import (
+    LargeBinary,
+    Select,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 
+from mmsearch.catalog import keywords
 from mmsearch.catalog.session import Session, chunks
 from mmsearch.catalog.tables import (
     caches,
@@ -20,6 +32,7 @@ from mmsearch.catalog.tables import (
     files,
     folders,
     items,
+    parts,
     settings,
     spaces,
     vectors,
@@ -36,17 +49,31 @@ _CHUNK = 4096  # vectors read at a time: 2 MB at 256 dimensions
 # made once: building a statement costs a warm query more than running it
 _AMONG = vectors.c.id.in_(bindparam("ids", expanding=True))
 _VECTORS = select(vectors.c.id, vectors.c.data, vectors.c.crc).where(_AMONG).order_by(vectors.c.id)
+_ITEM = (
+    items.c.id, items.c.part, folders.c.path, files.c.name, items.c.modality, items.c.start,
+    items.c.end,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A window of a sound, in seconds, or a passage of a text."""
+
+    start: float | None = None
+    end: float | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a file holds, known by the digest of its bytes."""
+    """What a file holds, known by the digest of its bytes. A picture has no `parts`."""
 
     digest: bytes
     modality: Modality
     format: str
     width: int | None = None
     height: int | None = None
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +98,13 @@ class Contents(Session):
         return found
 
     def put_content(self, content: Content, space_id: int, rows: Vectors) -> int:
-        """Add a content with its (parts, dim) unit rows; return its id."""
+        """Add a content with its (parts, dim) unit rows, in the order of its parts; its id."""
         content_id = self._insert(
             contents,
             digest=content.digest, modality=content.modality, format=content.format,
             width=content.width, height=content.height,
         )  # fmt: skip
+        self._put_parts(content_id, content.parts)
         for part, row in enumerate(rows):
             data = row.astype("<f2").tobytes()
             self._new_vectors.append(
@@ -86,6 +114,15 @@ class Contents(Session):
                 }
             )  # fmt: skip
         return content_id
+
+    def _put_parts(self, content_id: int, given: Sequence[Part]) -> None:
+        if given:
+            rows = [
+                {"content_id": content_id, "part": number, "start": part.start, "end": part.end,
+                 "text": part.text}
+                for number, part in enumerate(given)
+            ]  # fmt: skip
+            self._connection.execute(insert(parts), rows)
 
     def vectors_after(self, space_id: int, last_id: int) -> Iterator[tuple[Ids, Vectors]]:
         """The space's vectors with ids above `last_id`, rising, in blocks of (ids, rows).
@@ -164,17 +201,83 @@ class Contents(Session):
         query = _matching(modality, filter).where(_AMONG)
         with self.snapshot():
             for chunk in chunks(vector_ids):
-                for row in self._connection.execute(query, {"ids": chunk}):
-                    id, item, part, folder, name, kind, start, end = row
-                    path = Path(os.fsdecode(os.path.join(folder, name)))
-                    found.append(Match(id, Item(item, path, Modality(kind), part, start, end)))
+                for id, *item in self._connection.execute(query, {"ids": chunk}):
+                    found.append(Match(id, _item(item)))
         return found
+
+    def items_by_words(
+        self,
+        expression: str,
+        k: int,
+        modality: Modality | None = None,
+        filter: Filter | None = None,
+    ) -> list[Item]:
+        """The k items that fit these keywords best, those that are gone left out.
+
+        `expression` is what keywords.expression makes of words.
+        """
+        query = (
+            _filtered(select(*_ITEM).join(files, files.c.id == items.c.file_id), modality, filter)
+            .join(keywords.keywords, keywords.keywords.c.rowid == items.c.id)
+            .where(keywords.match(expression))
+            .order_by(keywords.keywords.c.rank, items.c.id)
+            .limit(k)
+        )
+        with self.snapshot():
+            return [_item(row) for row in self._connection.execute(query)]
+
+    def passages(self, item_ids: Sequence[int]) -> dict[int, str]:
+        """The text of those of these items that are passages."""
+        query = (
+            select(items.c.id, parts.c.text)
+            .join(files, files.c.id == items.c.file_id)
+            .join(
+                parts, (parts.c.content_id == files.c.content_id) & (parts.c.part == items.c.part)
+            )
+            .where(parts.c.text.is_not(None))
+        )
+        found: dict[int, str] = {}
+        with self.snapshot():
+            for chunk in chunks(item_ids):
+                rows = self._connection.execute(query.where(items.c.id.in_(chunk)))
+                found.update((id, text) for id, text in rows)
+        return found
+
+    def modalities(self) -> list[Modality]:
+        """Of what kinds the contents are."""
+        there = [exists().where(contents.c.modality == kind).label(kind) for kind in Modality]
+        with self.snapshot():
+            row = self._connection.execute(select(*there)).one()
+        return [kind for kind, found in zip(Modality, row, strict=True) if found]
+
+    def vectors_of_kind(self, space_id: int, modality: Modality) -> Ids:
+        """The ids of the space's vectors that are of one modality, rising."""
+        query = (
+            select(vectors.c.id)
+            .join(contents, contents.c.id == vectors.c.content_id)
+            .where(contents.c.modality == modality, vectors.c.space_id == space_id)
+            .order_by(vectors.c.id)
+        )
+        with self.snapshot():
+            return np.fromiter(self._connection.execute(query).scalars(), np.int64)
 
     def spaces(self) -> list[tuple[int, str, str, int]]:
         """Every space as (id, encoder name, fingerprint, dim)."""
         with self.snapshot():
             query = select(spaces.c.id, spaces.c.name, spaces.c.fingerprint, spaces.c.dim)
             return [(row[0], row[1], row[2], row[3]) for row in self._connection.execute(query)]
+
+    def supersede(self) -> None:
+        """Have every file read and encoded anew, for a newer model than the one that was used.
+
+        No digest finds the contents of now any more, and no file has inode 0: each is new
+        content under a known path, and takes the place of the old one when it is written.
+        What the older model did not take is looked at again, too.
+        """
+        other = cast(contents.c.digest.op("||")(b"\0"), LargeBinary)
+        self._connection.execute(update(contents).values(digest=other))
+        self._connection.execute(update(files).values(inode=0))
+        self._connection.execute(delete(files).where(files.c.content_id.is_(None)))
 
     def put_space(self, name: str, fingerprint: str, dim: int) -> int:
         """Begin a space."""
@@ -207,15 +310,16 @@ class Contents(Session):
 @functools.lru_cache(maxsize=16)
 def _matching(modality: Modality | None, filter: Filter | None = None) -> Select[Any]:
     query = (
-        select(
-            vectors.c.id, items.c.id, items.c.part, folders.c.path, files.c.name, items.c.modality,
-            items.c.start, items.c.end,
-        )
+        select(vectors.c.id, *_ITEM)
         .join(files, files.c.content_id == vectors.c.content_id)
         .join(items, (items.c.file_id == files.c.id) & (items.c.part == vectors.c.part))
-        .join(folders, folders.c.id == files.c.folder_id)
-        .where(files.c.gone_at.is_(None))
-    )  # fmt: skip
+    )
+    return _filtered(query, modality, filter)
+
+
+def _filtered(query: Select[Any], modality: Modality | None, filter: Filter | None) -> Select[Any]:
+    """Those of these items that are not gone and that the filter lets through."""
+    query = query.join(folders, folders.c.id == files.c.folder_id).where(files.c.gone_at.is_(None))
     if modality is not None:
         query = query.where(items.c.modality == modality)
     if filter is not None:
@@ -224,3 +328,9 @@ def _matching(modality: Modality | None, filter: Filter | None = None) -> Select
         query = query.join(contents, contents.c.id == files.c.content_id)
         query = query.where(expression(filter))
     return query
+
+
+def _item(row: Sequence[Any]) -> Item:
+    id, part, folder, name, kind, start, end = row
+    path = Path(os.fsdecode(os.path.join(folder, name)))
+    return Item(id, path, Modality(kind), part, start, end)

@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, exists, func, insert, select, update
 
+from mmsearch.catalog import keywords
 from mmsearch.catalog.session import Session, chunks
-from mmsearch.catalog.tables import files, folders, items, roots
+from mmsearch.catalog.tables import files, folders, items, parts, roots
 from mmsearch.records import Modality, Reason
 
 _FILE_AT = select(files.c.id, files.c.content_id).where(
@@ -209,10 +210,20 @@ class Files(Session):
             if old.content_id == content_id:
                 return
             self._flush()  # an item of this file may be among the new ones
+            keywords.drop(self._connection, [file_id])
             self._connection.execute(delete(items).where(items.c.file_id == file_id))
             self._loose.add(old.content_id)
         if content_id is not None:
-            self._new_items.append({"file_id": file_id, "part": 0, "modality": modality})
+            found = [] if modality is Modality.IMAGE else self._parts_of(content_id)
+            self._new_items += [
+                {"file_id": file_id, "part": part, "modality": modality, "start": start, "end": end}
+                for part, start, end in found or [(0, None, None)]
+            ]
+
+    def _parts_of(self, content_id: int) -> list[tuple[int, float | None, float | None]]:
+        query = select(parts.c.part, parts.c.start, parts.c.end).order_by(parts.c.part)
+        rows = self._connection.execute(query.where(parts.c.content_id == content_id))
+        return [(part, start, end) for part, start, end in rows]
 
     def move_file(self, file_id: int, path: bytes, state: tuple[int, int, int]) -> None:
         """A known file is now under another path: same id, same items, same vectors."""
@@ -232,6 +243,7 @@ class Files(Session):
                 gone_at=None,
             )
         )  # fmt: skip
+        keywords.rename(self._connection, file_id)
 
     def mark_gone(self, file_ids: Sequence[int]) -> None:
         """Hide these files from answers; what was never indexed is forgotten instead."""
@@ -247,6 +259,7 @@ class Files(Session):
             here = files.c.id.in_(chunk)
             held = select(files.c.content_id).where(here).distinct()
             content_ids = list(self._connection.execute(held).scalars())
+            keywords.drop(self._connection, chunk)
             self._connection.execute(delete(files).where(here))
             self._loose.update(content_ids)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from mmsearch.catalog import tables
+from mmsearch.catalog import keywords, tables
 
 MARK = 0x6D6D7331  # "mms1"
 
@@ -28,6 +28,15 @@ def migration(function: Migration) -> Migration:
 def m001_begin(connection: Connection) -> None:
     """The first tables."""
     tables.metadata.create_all(connection)
+
+
+@migration
+def m002_parts_and_keywords(connection: Connection) -> None:
+    """Windows of sounds, passages of texts, and the words of names and passages."""
+    tables.parts.create(connection, checkfirst=True)  # m001 makes a new library's
+    for index in tables.contents.indexes:
+        index.create(connection, checkfirst=True)
+    keywords.create(connection)
 
 
 def schema_version(connection: Connection) -> int | None:

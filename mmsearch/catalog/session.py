@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Table, delete, exists, insert
+from sqlalchemy import Connection, Table, delete, exists, func, insert, select
 
 from mmsearch.catalog import connection as connections
+from mmsearch.catalog import keywords
 from mmsearch.catalog.migrations import MIGRATIONS, migrate, schema_version
 from mmsearch.catalog.tables import contents, files, items, metadata, vectors
 from mmsearch.durable import private, replace
@@ -20,6 +21,7 @@ from mmsearch.errors import LibraryDamaged, LibraryMissing, SchemaMismatch
 
 _VARIABLES = 500  # ids a statement: SQLite's least limit is 999
 _INSERT = {table.name: insert(table) for table in metadata.sorted_tables}
+_LAST_ITEM = select(func.coalesce(func.max(items.c.id), 0))
 
 
 class Session:
@@ -156,10 +158,14 @@ class Session:
         return int(key[0]) if key else 0
 
     def _flush(self) -> None:
-        for table, rows in ((items, self._new_items), (vectors, self._new_vectors)):
-            if rows:
-                self._connection.execute(_INSERT[table.name], rows)
-                rows.clear()
+        if self._new_items:
+            last = self._connection.execute(_LAST_ITEM).scalar_one()
+            self._connection.execute(_INSERT[items.name], self._new_items)
+            keywords.take_up(self._connection, last)
+            self._new_items.clear()
+        if self._new_vectors:
+            self._connection.execute(_INSERT[vectors.name], self._new_vectors)
+            self._new_vectors.clear()
 
     def _drop_unused(self) -> None:
         """Drop contents that no file has any more; their vectors go with them.

@@ -50,7 +50,21 @@ contents = Table(
     Column("format", String, nullable=False),
     Column("width", Integer),
     Column("height", Integer),
+    Index("contents_by_modality", "modality"),
     sqlite_autoincrement=True,
+)
+
+# The windows of a sound with their seconds, the passages of a text with their words; a
+# picture is whole and has none. Every file with this content has an item for each.
+parts = Table(
+    "parts",
+    metadata,
+    Column("content_id", ForeignKey("contents.id", ondelete="CASCADE"), primary_key=True),
+    Column("part", Integer, primary_key=True),
+    Column("start", Float),
+    Column("end", Float),
+    Column("text", String),
+    sqlite_with_rowid=False,
 )
 
 # Every file seen, the skipped and the failed too, so that they are not opened again until
@@ -75,7 +89,7 @@ files = Table(
     sqlite_autoincrement=True,
 )
 
-# What can be found: a picture is one item, a long sound will be several.
+# What can be found: a picture is one item, a long sound or text is several.
 items = Table(
     "items",
     metadata,
