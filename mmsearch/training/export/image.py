@@ -9,6 +9,7 @@ from torch import Tensor
 from mmsearch.training.export.graph import Graph
 from mmsearch.training.towers import (
     FEATURES,
+    SIZE,
     Convolution,
     ImageTower,
     InvertedResidual,
@@ -17,13 +18,15 @@ from mmsearch.training.towers import (
 
 
 def image_graph(tower: ImageTower) -> onnx.ModelProto:
-    """``pixels`` uint8 (n, 224, 224, 3) RGB -> ``embedding`` float32 (n, dim), unit rows."""
+    """``pixels`` uint8 (n, size, size, 3) RGB -> ``embedding`` float32 (n, dim), unit rows."""
     graph = Graph(tower)
     rows = graph.head(tower.head, _pooled(graph, tower.backbone), wide=True)
-    return graph.model([_pixels()], rows, [tower.head.linear.out_features])
+    return graph.model([_pixels(tower.size)], rows, [tower.head.linear.out_features])
 
 
-def features_graph(backbone: MobileNetV2, layers: int | None = None) -> onnx.ModelProto:
+def features_graph(
+    backbone: MobileNetV2, layers: int | None = None, *, size: int = SIZE
+) -> onnx.ModelProto:
     """The backbone alone: ``pixels`` -> pooled features (n, 1280).
 
     With ``layers``, the maps that leave the first so many layers: (n, channels, height, width)
@@ -31,9 +34,10 @@ def features_graph(backbone: MobileNetV2, layers: int | None = None) -> onnx.Mod
     """
     graph = Graph(backbone)
     if layers is None:
-        return graph.model([_pixels()], _pooled(graph, backbone), [FEATURES])
+        return graph.model([_pixels(size)], _pooled(graph, backbone), [FEATURES])
     maps = graph.add("Cast", _maps(graph, backbone, layers), to=TensorProto.FLOAT16)
-    return graph.model([_pixels()], maps, ["channels", "height", "width"], TensorProto.FLOAT16)
+    outputs = ["channels", "height", "width"]
+    return graph.model([_pixels(size)], maps, outputs, TensorProto.FLOAT16)
 
 
 def classifier_graph(backbone: MobileNetV2, weight: Tensor, bias: Tensor) -> onnx.ModelProto:
@@ -41,11 +45,11 @@ def classifier_graph(backbone: MobileNetV2, weight: Tensor, bias: Tensor) -> onn
     graph = Graph(backbone)
     scores = graph.add("MatMul", _pooled(graph, backbone), graph.transposed(graph.half(weight)))
     logits = graph.add("Add", scores, graph.single(bias))
-    return graph.model([_pixels()], graph.add("Softmax", logits, axis=-1), [len(bias)])
+    return graph.model([_pixels(SIZE)], graph.add("Softmax", logits, axis=-1), [len(bias)])
 
 
-def _pixels() -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", 224, 224, 3])
+def _pixels(size: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", size, size, 3])
 
 
 def _pooled(graph: Graph, backbone: MobileNetV2) -> str:

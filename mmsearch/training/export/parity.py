@@ -19,8 +19,9 @@ def check_parity(
     """Compare the written files with torch; a cosine below 0.999 stops the export."""
     generator = np.random.default_rng(0)
     # Blocks of colour rather than noise, which is like no picture.
-    blocks = generator.integers(0, 256, (4, 7, 7, 3), dtype=np.uint8)
-    pixels = blocks.repeat(32, axis=1).repeat(32, axis=2)
+    side, block = towers[0].size, 32
+    blocks = generator.integers(0, 256, (4, side // block, side // block, 3), dtype=np.uint8)
+    pixels = blocks.repeat(block, axis=1).repeat(block, axis=2)
     ids = generator.integers(5, towers[1].tokens.num_embeddings, (4, 9))
     mask = np.ones_like(ids)
     patches = generator.normal(0, 0.1, (3, PATCH)).astype(np.float32)

@@ -1,8 +1,8 @@
 """The towers of a built-in model, in plain PyTorch: each ends in unit rows of one shared space."""
 
 from mmsearch.training.towers.audio import AUDIO_FEATURES, AudioTower, LogMel, MobileNetV1
-from mmsearch.training.towers.image import FEATURES, ImageTower, InvertedResidual, MobileNetV2
-from mmsearch.training.towers.parts import DIM, Convolution, Head, LogitScale
+from mmsearch.training.towers.image import FEATURES, SIZE, ImageTower, InvertedResidual, MobileNetV2
+from mmsearch.training.towers.parts import DIM, Convolution, Head, LogitScale, Tower
 from mmsearch.training.towers.teachers import (
     minilm,
     mobilenet_from_tflite,
@@ -15,6 +15,7 @@ __all__ = [
     "AUDIO_FEATURES",
     "DIM",
     "FEATURES",
+    "SIZE",
     "AudioTower",
     "Convolution",
     "Head",
@@ -25,6 +26,7 @@ __all__ = [
     "MobileNetV1",
     "MobileNetV2",
     "TextTower",
+    "Tower",
     "TransformerLayer",
     "minilm",
     "mobilenet_from_tflite",

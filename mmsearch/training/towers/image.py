@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmsearch.training.towers.parts import DIM, Convolution, Head
+from mmsearch.training.towers.parts import DIM, Convolution, Head, Tower
 
 FEATURES = 1280  # of MobileNetV2's pooled features
+SIZE = 224  # pixels a side, as the teacher was trained; a tower may be trained at another
 
 # (expansion, channels, repeats, stride) of each run of inverted residual blocks: table 2 of the
 # paper.
@@ -60,7 +61,7 @@ class MobileNetV2(nn.Module):
         return [module for module in self.modules() if isinstance(module, Convolution)]
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: (n, 3, 224, 224), 0 to 255 -> pooled features (n, 1280), not negative."""
+        """pixels: (n, 3, size, size), 0 to 255 -> pooled features (n, 1280), not negative."""
         # The teacher's input is quantised with scale 1/127.5 and zero point 127.
         return self.late((pixels - 127.0) / 127.5, 0)
 
@@ -71,20 +72,20 @@ class MobileNetV2(nn.Module):
         return maps.float().mean((2, 3))
 
 
-class ImageTower(nn.Module):
+class ImageTower(Tower):
     """Pictures to unit rows."""
 
-    def __init__(self, hidden: int = 512, dropout: float = 0.0, dim: int = DIM):
+    head: Head
+
+    def __init__(self, hidden: int = 512, dropout: float = 0.0, dim: int = DIM, size: int = SIZE):
         super().__init__()
-        self.arguments = {"hidden": hidden, "dim": dim}  # that make a tower of this shape
+        self.arguments = {"hidden": hidden, "dim": dim, "size": size}
+        self.size = size
         self.backbone = MobileNetV2()
         self.head = Head(FEATURES, hidden, dim, dropout)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: (n, 3, 224, 224), 0 to 255 -> (n, dim) unit rows."""
-        return self.embed(self.backbone(pixels))
-
-    def embed(self, features: Tensor) -> Tensor:
-        """features: (n, 1280) pooled -> (n, dim) unit rows."""
-        out: Tensor = self.head(features)
+    def features(self, *inputs: Tensor) -> Tensor:
+        """pixels: (n, 3, size, size), 0 to 255 -> (n, 1280) pooled."""
+        (pixels,) = inputs
+        out: Tensor = self.backbone(pixels)
         return out
