@@ -1,17 +1,18 @@
 """One batch spread over several processes, as one: rows of all of them, with gradients.
 
 Each process embeds its share, ``gather`` puts the shares together, and every process computes the
-same loss of the whole batch. Sum or mean, who divides by what? With P processes:
+same loss of the whole batch. Who multiplies and divides by what? With P processes:
 
-- The gradient that ``gather`` hands back to a process's own rows is the sum over the losses of all
-  processes. They are equal, so this is P times the gradient of the whole batch's loss.
-- Averaging over processes, as ``DistributedDataParallel`` or ``average_gradients`` do, divides by
-  P. The towers' gradients are then those of one process that holds the whole batch.
+- A process has a graph of its own rows alone, and gets their part of the whole batch's gradient.
+  ``gather`` multiplies it by P on its way back.
+- Averaging over processes, as ``DistributedDataParallel`` or ``average_gradients`` do, sums the
+  parts and divides by P. The towers' gradients are then those of one process with the whole batch.
 - The temperature, and whatever else comes after ``gather``, has the whole gradient in every
   process; the average of P equal numbers leaves it as it is.
 
-So nothing is to be scaled by hand, however uneven the shares are. This does not hold for a loss of
-a process's own rows alone: its average over processes is a mean of means.
+So nothing is to be scaled by hand, however uneven the shares are, and nothing is exchanged in the
+backward pass but what is averaged. All this holds for losses of what ``gather`` returns: a loss of
+a process's own rows, once averaged, is a mean of means.
 """
 
 from __future__ import annotations
@@ -48,12 +49,13 @@ def gather(
         raise UsageError(f"rows of one dim and type are wanted; the processes hold {kinds}")
 
     sizes = [sum(count for _, count in counts) for _, counts in shares]
-    if torch.is_grad_enabled() and not here.requires_grad:
-        here.requires_grad_()  # or this process would stay away from the exchange of gradients
-    all_rows: Tensor = _Gather.apply(here, sizes)
-    all_ids = _gathered(torch.cat([ids[name] for name in rows]), sizes)
+    row_parts = _gathered(here.detach(), sizes)
+    row_parts[distributed.get_rank()] = here
+    if here.requires_grad:
+        here.register_hook(lambda part: part * len(shares))  # type: ignore[no-untyped-call]
+    id_parts = _gathered(torch.cat([ids[name] for name in rows]), sizes)
     order = [entry for _, counts in shares for entry in counts]
-    return _by_modality(all_rows, order), _by_modality(all_ids, order)
+    return _by_modality(torch.cat(row_parts), order), _by_modality(torch.cat(id_parts), order)
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
@@ -71,35 +73,19 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
         parameter.grad /= distributed.get_world_size()
 
 
-def _gathered(here: Tensor, sizes: list[int]) -> Tensor:
-    """(n, ...) of this process -> (sum of sizes, ...) of all; the exchange wants equal shapes."""
-    padded = here.new_zeros(max(sizes), *here.shape[1:])
+def _gathered(here: Tensor, sizes: list[int]) -> list[Tensor]:
+    """(n, ...) of each process, in order of rank, without gradients."""
+    padded = here.new_zeros(max(sizes), *here.shape[1:])  # the exchange wants equal shapes
     padded[: len(here)] = here
     parts = [torch.empty_like(padded) for _ in sizes]
     distributed.all_gather(parts, padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    return [part[:size] for part, size in zip(parts, sizes, strict=True)]
 
 
 def _by_modality(tensor: Tensor, order: list[tuple[str, int]]) -> dict[str, Tensor]:
     """Take apart what lies as runs of (modality, count), and join the runs of each modality."""
     runs: dict[str, list[Tensor]] = {}
-    for (name, _), run in zip(
-        order, torch.split(tensor, [count for _, count in order]), strict=True
-    ):
+    parts = torch.split(tensor, [count for _, count in order])
+    for (name, _), run in zip(order, parts, strict=True):
         runs.setdefault(name, []).append(run)
-    return {name: torch.cat(parts) for name, parts in runs.items()}
-
-
-class _Gather(torch.autograd.Function):
-    """``_gathered`` and its adjoint: each process gets the sum of all gradients of its own rows."""
-
-    @staticmethod
-    def forward(ctx: Any, here: Tensor, sizes: list[int]) -> Tensor:
-        ctx.sizes = sizes
-        return _gathered(here, sizes)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
-        return torch.split(total, ctx.sizes)[distributed.get_rank()], None
+    return {name: torch.cat(of_name) for name, of_name in runs.items()}

@@ -38,6 +38,7 @@ SHARES = {
 }
 IDS = {"image": [0, 1, 2, 3, 4, 5], "text": [0, 0, 1, 1, 2, 3, 4, 4, 5, 8], "audio": [2, 8, 3, 0]}
 CASES = [(shares, loss) for shares in SHARES for loss in ("InfoNCE", "Sigmoid")]
+CASES += [("apart", "frozen")]  # InfoNCE, where process 1 has rows of a tower that does not learn
 
 
 class Towers(torch.nn.Module):
@@ -54,7 +55,9 @@ class Towers(torch.nn.Module):
                 for name in IDS
             }
         )
-        self.loss = {"InfoNCE": InfoNCE, "Sigmoid": Sigmoid}[loss]()
+        self.loss = Sigmoid() if loss == "Sigmoid" else InfoNCE()
+        if loss == "frozen":
+            self.tower["audio"].requires_grad_(False)
         self.double()
 
     def embed(self, name, inputs):
@@ -84,6 +87,7 @@ def gradients(module):
     return {
         name: torch.zeros_like(p) if p.grad is None else p.grad
         for name, p in module.named_parameters()
+        if p.requires_grad
     }
 
 
@@ -108,7 +112,7 @@ def unwrapped(loss, share):
     towers = Towers(loss)
     value = towers(*batch(share))
     value.backward()
-    average_gradients(towers.parameters())
+    average_gradients(p for p in towers.parameters() if p.requires_grad)
     return value.detach(), gradients(towers)
 
 
@@ -121,7 +125,7 @@ def cached(loss, share):
         for name, part in inputs.items()
     }
     value = cached_backward(chunks, lambda rows: pairwise(towers.loss, *gather(rows, ids)))
-    average_gradients(towers.parameters())
+    average_gradients(p for p in towers.parameters() if p.requires_grad)
     return value, gradients(towers)
 
 
