@@ -12,13 +12,16 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from mmsearch.errors import LoadError
 from mmsearch.records import Reason
 
 # Folders that hold machines' files, not people's: Synology thumbnails, packages, history.
 SKIPPED_FOLDERS = frozenset({b"@eaDir", b"node_modules", b".git"})
+_BLOCK = 1 << 24  # bytes hashed at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,35 +145,56 @@ def one_file(path: bytes) -> Folder:
     return Folder(head, files=[(name, Stat.of(os.lstat(path)))])
 
 
-def read_regular(
-    path: bytes, max_bytes: float, judge: Callable[[bytes], None]
-) -> tuple[bytes, Stat]:
-    """The whole of a regular file, and its state while it was read.
+@contextmanager
+def opened(path: bytes) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """A regular file, open for reading, and its status before anything was read.
 
-    `judge` sees the first 64 bytes and raises LoadError when the rest is of no use. Opened
-    without blocking and without following a link, so that a FIFO, a device or a swapped
-    link cannot hang or mislead us. Raises LoadError with UNREADABLE, NOT_REGULAR, TOO_LARGE
-    or CHANGED, and whatever `judge` raises.
+    Opened without blocking and without following a link, so that a FIFO, a device or a
+    swapped link cannot hang or mislead us. Raises LoadError with UNREADABLE, NOT_REGULAR or,
+    at the end, CHANGED, which goes before any other fault found in the file.
     """
     try:
         with open(path, "rb", opener=_cautious) as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise LoadError(Reason.NOT_REGULAR, "not a regular file")
-            head = file.read(64)
-            judge(head)
-            if before.st_size > max_bytes:
-                size, limit = before.st_size / 1e6, max_bytes / 1e6
-                raise LoadError(
-                    Reason.TOO_LARGE, f"{size:,.0f} MB is over the limit of {limit:,.0f} MB"
-                )
-            data = head + file.read(before.st_size)  # 64 bytes more than is left: sees it grow
-            after = os.fstat(file.fileno())
+            try:
+                yield file, before
+            finally:
+                if Stat.of(before) != Stat.of(os.fstat(file.fileno())):
+                    raise LoadError(Reason.CHANGED, "the file changed while it was read")
     except OSError as error:
         raise LoadError(Reason.UNREADABLE, describe(error)) from error
-    if len(data) != before.st_size or Stat.of(before) != Stat.of(after):
+
+
+def check_size(status: os.stat_result, max_bytes: float) -> None:
+    """Raise LoadError with TOO_LARGE for a file of more bytes."""
+    if status.st_size > max_bytes:
+        size, limit = status.st_size / 1e6, max_bytes / 1e6
+        raise LoadError(Reason.TOO_LARGE, f"{size:,.0f} MB is over the limit of {limit:,.0f} MB")
+
+
+def read_all(file: BinaryIO, status: os.stat_result) -> bytes:
+    """The bytes of an open file, as many as its status says. Raises LoadError with CHANGED."""
+    file.seek(0)
+    data = file.read(status.st_size + 1)  # one byte more: sees it grow
+    if len(data) != status.st_size:
         raise LoadError(Reason.CHANGED, "the file changed while it was read")
-    return data, Stat.of(after)
+    return data
+
+
+def read_regular(
+    path: bytes, max_bytes: float, judge: Callable[[bytes], None]
+) -> tuple[bytes, Stat]:
+    """The whole of a regular file, and its state while it was read.
+
+    `judge` sees the first 64 bytes and raises LoadError when the rest is of no use. Raises
+    what `opened`, `check_size` and `read_all` raise, and whatever `judge` raises.
+    """
+    with opened(path) as (file, status):
+        judge(file.read(64))
+        check_size(status, max_bytes)
+        return read_all(file, status), Stat.of(status)
 
 
 def _cautious(path: str, flags: int) -> int:
@@ -180,6 +204,16 @@ def _cautious(path: str, flags: int) -> int:
 def digest(data: bytes) -> bytes:
     """The 32 bytes content is known by: SHA-256, which processors have in hardware."""
     return hashlib.sha256(data).digest()
+
+
+def digest_of(file: BinaryIO, alive: Callable[[], object]) -> bytes:
+    """The digest of a file that need not fit into memory; `alive` is called as it goes on."""
+    file.seek(0)
+    sha256 = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        sha256.update(block)
+        alive()
+    return sha256.digest()
 
 
 def describe(error: OSError) -> str:
