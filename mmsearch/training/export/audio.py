@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from mmsearch.encoders.patches import PATCH
-from mmsearch.training.export.graph import Graph
+from mmsearch.training.export.graph import Graph, sign
 from mmsearch.training.towers import AUDIO_FEATURES, AudioTower, LogMel
 from mmsearch.training.towers.audio import FLOOR, HOP
 
@@ -16,7 +16,7 @@ def audio_graph(tower: AudioTower) -> onnx.ModelProto:
     """``patches`` float32 (p, 15600) of one clip -> ``embedding`` float32 (1, dim), a unit row."""
     graph = Graph(tower)
     rows = graph.head(tower.head, _pooled(graph, tower))
-    return graph.model([_patches()], rows, [tower.head.linear.out_features])
+    return sign(graph.model([_patches()], rows, [tower.head.linear.out_features]), tower)
 
 
 def audio_features_graph(tower: AudioTower) -> onnx.ModelProto:

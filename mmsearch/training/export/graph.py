@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from mmsearch.training.towers import Convolution, Head
+from mmsearch.training.towers import Convolution, Head, Tower
 
 OPSET = 20
 SCALE = ".scale"  # after the name of an int8 weight: what its rows are multiplied with
@@ -144,10 +144,6 @@ class Graph:
             producer_name="mmsearch",
             ir_version=9,
         )
-        arguments = getattr(self.tower, "arguments", {})
-        helper.set_model_props(
-            model, {"tower": type(self.tower).__name__, "arguments": json.dumps(arguments)}
-        )
         onnx.checker.check_model(model)
         return model
 
@@ -165,8 +161,15 @@ def quantise(values: Floats, axis: int | tuple[int, ...]) -> tuple[npt.NDArray[n
     return np.rint(values / scale).astype(np.int8), scale
 
 
-def write(model: onnx.ModelProto, path: Path) -> str:
-    """Save a model and return the SHA-256 of the file."""
-    data = model.SerializeToString(deterministic=True)
+def sign(model: onnx.ModelProto, tower: Tower) -> onnx.ModelProto:
+    """Say in the file which tower it is, so that ``reading`` can make it again."""
+    facts = {"tower": type(tower).__name__, "arguments": json.dumps(tower.arguments)}
+    helper.set_model_props(model, facts)
+    return model
+
+
+def write(model: onnx.ModelProto | bytes, path: Path) -> str:
+    """Save a model, or what stands beside it, and return the SHA-256 of the file."""
+    data = model if isinstance(model, bytes) else model.SerializeToString(deterministic=True)
     path.write_bytes(data)
     return hashlib.sha256(data).hexdigest()

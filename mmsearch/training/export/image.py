@@ -6,7 +6,7 @@ import onnx
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from mmsearch.training.export.graph import Graph
+from mmsearch.training.export.graph import Graph, sign
 from mmsearch.training.towers import (
     FEATURES,
     SIZE,
@@ -21,7 +21,8 @@ def image_graph(tower: ImageTower) -> onnx.ModelProto:
     """``pixels`` uint8 (n, size, size, 3) RGB -> ``embedding`` float32 (n, dim), unit rows."""
     graph = Graph(tower)
     rows = graph.head(tower.head, _pooled(graph, tower.backbone), wide=True)
-    return graph.model([_pixels(tower.size)], rows, [tower.head.linear.out_features])
+    model = graph.model([_pixels(tower.size)], rows, [tower.head.linear.out_features])
+    return sign(model, tower)
 
 
 def features_graph(

@@ -6,7 +6,7 @@ import onnx
 from onnx import TensorProto, helper
 from torch import nn
 
-from mmsearch.training.export.graph import Graph
+from mmsearch.training.export.graph import Graph, sign
 from mmsearch.training.towers import TextTower, TransformerLayer
 
 
@@ -44,7 +44,8 @@ def text_graph(tower: TextTower, *, sentence: bool = False) -> onnx.ModelProto:
     ]
     if sentence:
         return graph.model(inputs, pooled, [tower.tokens.embedding_dim])
-    return graph.model(inputs, graph.head(tower.head, pooled), [tower.head.linear.out_features])
+    rows = graph.head(tower.head, pooled)
+    return sign(graph.model(inputs, rows, [tower.head.linear.out_features]), tower)
 
 
 def _layer(graph: Graph, layer: TransformerLayer, x: str, bias: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsearch.encoders.patches import RATE
-from mmsearch.training.towers.parts import DIM, Convolution, Head
+from mmsearch.training.towers.parts import DIM, Convolution, Head, Tower
 
 AUDIO_FEATURES = 2048  # mean and maximum of 1,024 channels over a clip's patches
 
@@ -121,25 +121,19 @@ def pool(features: Tensor, owners: Tensor) -> Tensor:
     return torch.cat([total / counts[:, None], highest], dim=1)
 
 
-class AudioTower(nn.Module):
+class AudioTower(Tower):
     """Clips to unit rows. A clip comes as its patches, and several clips as all their patches."""
+
+    head: Head
 
     def __init__(self, hidden: int = 512, dropout: float = 0.0, dim: int = DIM):
         super().__init__()
-        self.arguments = {"hidden": hidden, "dim": dim}  # that make a tower of this shape
+        self.arguments = {"hidden": hidden, "dim": dim}
         self.log_mel = LogMel()
         self.backbone = MobileNetV1()
         self.head = Head(AUDIO_FEATURES, hidden, dim, dropout)
 
-    def features(self, patches: Tensor, owners: Tensor) -> Tensor:
-        """patches: (p, 15600); owners: (p,) the clip of each -> (clips, 2048), before the head."""
+    def features(self, *inputs: Tensor) -> Tensor:
+        """patches: (p, 15600); owners: (p,) the clip of each -> (clips, 2048), mean and maximum."""
+        patches, owners = inputs
         return pool(self.backbone(self.log_mel(patches)), owners)
-
-    def forward(self, patches: Tensor, owners: Tensor) -> Tensor:
-        """patches: (p, 15600); owners: (p,) the clip of each -> (clips, dim) unit rows."""
-        return self.embed(self.features(patches, owners))
-
-    def embed(self, features: Tensor) -> Tensor:
-        """features: (clips, 2048) pooled -> (clips, dim) unit rows."""
-        out: Tensor = self.head(features)
-        return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,7 @@ class Head(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, dim: int = DIM, dropout: float = 0.0):
         super().__init__()
+        self.dim = dim
         self.linear = nn.Linear(inputs, dim)
         self.hidden = nn.Linear(inputs, hidden)
         self.output = nn.Linear(hidden, dim)
@@ -58,6 +60,30 @@ class Head(nn.Module):
         x = self.dropout(x)
         out = self.linear(x) + self.output(self.dropout(F.gelu(self.hidden(x))))
         return F.normalize(out, dim=-1)
+
+
+class Tower(nn.Module):
+    """One modality's way into the space, in two halves: inputs to features, features to unit rows.
+
+    So a head can be trained on features that were computed once. ``arguments``, values that JSON
+    has, make another tower of this shape.
+    """
+
+    arguments: dict[str, Any]
+    head: Any  # a module from features to unit rows, which says of how many numbers: ``dim``
+
+    def features(self, *inputs: Tensor) -> Tensor:
+        """One row of features an item, (n, features)."""
+        raise NotImplementedError
+
+    def embed(self, features: Tensor) -> Tensor:
+        """(n, features) -> (n, dim) unit rows."""
+        out: Tensor = self.head(features)
+        return out
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """(n, dim) unit rows."""
+        return self.embed(self.features(*inputs))
 
 
 class LogitScale(nn.Module):

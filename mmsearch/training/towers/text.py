@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsearch.training.towers.parts import DIM, Head
+from mmsearch.training.towers.parts import DIM, Head, Tower
 
 
 class TransformerLayer(nn.Module):
@@ -37,8 +37,10 @@ class TransformerLayer(nn.Module):
         return out
 
 
-class TextTower(nn.Module):
+class TextTower(Tower):
     """Token ids to unit rows."""
+
+    head: Head
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class TextTower(nn.Module):
         dim: int = DIM,
     ):
         super().__init__()
-        self.arguments = {  # that make a tower of this shape
+        self.arguments = {
             "vocabulary": vocabulary,
             "layers": layers,
             "width": width,
@@ -84,11 +86,7 @@ class TextTower(nn.Module):
         weights = mask.to(torch.float32)[:, :, None]
         return F.normalize((x.float() * weights).sum(1) / weights.sum(1), dim=-1)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """ids, mask: (n, t) -> (n, dim) unit rows."""
-        return self.embed(self.sentence(ids, mask))
-
-    def embed(self, sentences: Tensor) -> Tensor:
-        """sentences: (n, width) unit rows -> (n, dim) unit rows."""
-        out: Tensor = self.head(sentences)
-        return out
+    def features(self, *inputs: Tensor) -> Tensor:
+        """ids, mask: (n, t) -> (n, width), see ``sentence``."""
+        ids, mask = inputs
+        return self.sentence(ids, mask)

@@ -1,0 +1,1 @@
+"""Networks made elsewhere, as towers: timm, open_clip, transformers."""
