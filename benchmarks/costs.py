@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from measuring import spread
+from pictures import pixels
 from sounds import first_window
 
 from mmsearch.captions import read_captions
-from mmsearch.embedding import load
 from mmsearch.encoders.builtin import Builtin
 from mmsearch.records import Modality
 from mmsearch.training import esc50
@@ -32,7 +32,7 @@ def times(encoder: Builtin, data: Path) -> dict[str, Any]:
 
     def pictures(paths: Sequence[Path]) -> None:
         # two a call and so in one thread
-        encoder.encode(Modality.IMAGE, [load(path, Modality.IMAGE, encoder) for path in paths])
+        encoder.encode(Modality.IMAGE, [pixels(encoder, path) for path in paths])
 
     found: dict[str, Any] = {"image_ms": _halved(_spent(pictures, couples))}
     found["images_per_second"] = round(1000 / found["image_ms"]["median"], 1)

@@ -15,9 +15,8 @@ import numpy.typing as npt
 import onnxruntime
 from PIL import Image
 
-from mmsearch import demo
+from mmsearch import demo, loaders
 from mmsearch.captions import CaptionedPhoto, data_hash, read_captions
-from mmsearch.embedding import load
 from mmsearch.encoders import Encoder
 from mmsearch.errors import MissingExtra
 from mmsearch.evaluation import exact_ranks, recalls
@@ -32,11 +31,21 @@ Teacher = Callable[[Sequence[Image.Image]], Floats]
 
 
 def rows(encoder: Encoder, modality: Modality, inputs: Sequence[Any]) -> Floats:
-    """(n, dim) unit rows, a few inputs in memory at a time."""
+    """(n, dim) unit rows of texts, or of pictures (paths, PIL images), a few in memory."""
     chunks = [inputs[start : start + 64] for start in range(0, len(inputs), 64)]
+    if modality is Modality.TEXT:
+        return np.concatenate([encoder.encode(modality, chunk) for chunk in chunks])
     return np.concatenate(
-        [encoder.encode(modality, [load(i, modality, encoder) for i in chunk]) for chunk in chunks]
+        [encoder.encode(modality, [pixels(encoder, one) for one in chunk]) for chunk in chunks]
     )
+
+
+def pixels(encoder: Encoder, picture: Path | Image.Image) -> Any:
+    """(size, size, 3) uint8, read and decoded as indexing does."""
+    want = encoder.image_input
+    if isinstance(picture, Path):
+        return loaders.load_image(picture.read_bytes(), want, max_megapixels=64).pixels
+    return loaders.to_pixels(picture, want)
 
 
 def percent(share: float) -> float:

@@ -28,6 +28,7 @@ def figures() -> str:
             "",
             *_recall(model),
             "",
+            *_bars(model),
             f"Speed and memory on {indexing['table'][0]} (`benchmarks/indexing.py`, "
             f"{indexing['date'][:10]}):",
             "",
@@ -48,14 +49,28 @@ def _recall(model: dict[str, Any]) -> list[str]:
         "| photos and captions | direction | R@1 | R@5 | R@10 |",
         "| --- | --- | --- | --- | --- |",
     ]
-    sets = {"flickr8k_test": "Flickr8k test", "coco_free": "COCO, 96 free photos"}
+    sets = {
+        "flickr8k_test": "Flickr8k test",
+        "flickr8k_cn_test": "the same in Chinese",
+        "coco_free": "COCO, 96 free photos",
+    }
     for key, name in sets.items():
+        if key not in model:
+            continue
         result = model[key]
         for direction in ("text_to_image", "image_to_text"):
             recall = [f"{result[direction][f'recall@{k}']:.1f}" for k in (1, 5, 10)]
             counts = f"{name} ({result['photos']:,} and {result['captions']:,})"
             lines.append(f"| {counts} | {direction.replace('_to_', '→')} | {' | '.join(recall)} |")
     return lines
+
+
+def _bars(model: dict[str, Any]) -> list[str]:
+    if "table" not in model:
+        return []
+    machine, on = model["machine"], model["date"][:10]
+    where = f"{machine['processor']}, {machine['cores']} cores, {on}"
+    return [f"What it should reach, and what it does ({where}):", "", *model["table"], ""]
 
 
 def _read(name: str) -> dict[str, Any]:

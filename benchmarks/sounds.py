@@ -7,6 +7,7 @@ other three, as the recipe does.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def measure(encoder: Builtin, data: Path) -> dict[str, Any]:
         missing = {"skipped": f"{encoder.name} has no tower for sounds"}
         return {"esc50": missing, "sound_to_picture": missing}
     clips = esc50.clips(data)
-    features, shipped = _clips(encoder, encoder.audio_input, clips)
+    features, shipped = _clips(encoder, encoder.audio_input, data, clips)
     folds = np.array([clip.fold for clip in clips])
     unseen = np.empty_like(shipped)  # each clip through the head that never saw its fold
     for fold in np.unique(folds):
@@ -54,13 +55,24 @@ def _head(encoder: Builtin, data: Path, fold: int) -> Head:
     return train_sound_head(data, encoder.folder, exclude_fold=fold)
 
 
-def _clips(encoder: Builtin, want: AudioInput, clips: list[esc50.Clip]) -> tuple[Floats, Floats]:
-    """Features before the head (n, 2048), and rows of the shipped model (n, dim)."""
+def _clips(
+    encoder: Builtin, want: AudioInput, data: Path, clips: list[esc50.Clip]
+) -> tuple[Floats, Floats]:
+    """Features before the head (n, 2048), and rows of the shipped model (n, dim).
+
+    Exits where the trunk is no longer YAMNet: then no fold is held out.
+    """
     try:
         from mmsearch.training.export import audio_features_graph, read_tower
+        from mmsearch.training.towers import yamnet_from_tflite
     except ImportError as error:
         raise MissingExtra("measuring the head for sounds", "train") from error
-    graph = audio_features_graph(read_tower(encoder.folder / "audio.onnx")).SerializeToString()
+    tower = read_tower(encoder.folder / "audio.onnx")
+    yamnet, _, _ = yamnet_from_tflite(data / "teachers" / "yamnet_int8.tflite")
+    for name, weight in yamnet.state_dict().items():
+        if not (tower.backbone.state_dict()[name] - weight).norm() <= 1e-3 * weight.norm():
+            sys.exit(f"{name} of the audio tower is not YAMNet's: train the trunk without the fold")
+    graph = audio_features_graph(tower).SerializeToString()
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     features, shipped = [], []
     for clip in clips:
