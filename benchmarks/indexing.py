@@ -32,9 +32,8 @@ import numpy as np
 from measuring import REPOSITORY, CommandFailed, Cost, machine, origin, run, spread
 
 import mmsearch
-from mmsearch import files, loaders
+from mmsearch import embedding, files, loaders
 from mmsearch.catalog import Catalog, Content
-from mmsearch.embedding import ask
 from mmsearch.encoders import open_encoder
 from mmsearch.encoders.runtime import Graph
 from mmsearch.language import text
@@ -603,9 +602,9 @@ def ask(
 ) -> tuple[dict[str, list[float]], float]:
     """Warm queries, all different, by turns with bare searches: seconds of each, and recall."""
     encoder = open_encoder("builtin")
-    vector = ask(text(QUERY), encoder).vector
+    vector = embedding.ask(text(QUERY), encoder).vector
     works: dict[str, Callable[[str], Any]] = {
-        "encoding": lambda words: ask(text(words), encoder),
+        "encoding": lambda words: embedding.ask(text(words), encoder),
         "numpy": lambda _: top(rows, vector, 10),
     }
     try:
