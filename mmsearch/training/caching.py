@@ -21,6 +21,7 @@ def cached_backward(
 
     chunks: for each modality, functions that embed one chunk of its inputs, (n, dim) a chunk:
 
+        info_nce = InfoNCE()
         cached_backward(
             {
                 "image": [partial(image_tower, part) for part in pixels.split(32)],

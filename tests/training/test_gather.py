@@ -20,8 +20,8 @@ from mmsearch.training.gather import average_gradients, gather  # noqa: E402
 from mmsearch.training.losses import InfoNCE, Sigmoid, pairwise  # noqa: E402
 
 PROCESSES = 2
-# Which rows of the batch a process holds. "uneven": 5 and 2 photos, 3 and 7 captions. "apart": the
-# sounds are all with process 1, which knows them first, and the captions all with process 0.
+# Which rows of the batch a process holds. "uneven": 5 photos and 1, 3 captions and 7. "apart": the
+# sounds are all with process 1, photos and captions all with process 0.
 SHARES = {
     "even": [
         {"image": [0, 1, 2], "text": [0, 1, 2, 3, 4], "audio": [0, 1]},
