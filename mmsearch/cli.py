@@ -126,7 +126,7 @@ def index(
     json: Json = False,
 ) -> None:
     """Index folders of pictures; run again, only what changed is read."""
-    from mmsearch.printing import Meter, print_json, print_report
+    from mmsearch.printing import Meter, note, print_json, print_report
 
     gc.enable()
     meter = Meter()
@@ -140,6 +140,7 @@ def index(
                 dry_run=dry_run,
                 progress=meter,
                 stop=lambda: bool(received),
+                note=note,
             )
         finally:
             meter.close()
@@ -176,7 +177,7 @@ def query(
         list[str] | None,
         typer.Argument(
             metavar="QUERY",
-            help="Words; + adds, - takes away, 2: weighs; ./x.jpg is a picture.",
+            help="Words; + adds, - takes away, 2: weighs; ./x.jpg, ./x.ogg are files.",
         ),
     ] = None,
     index: Index = None,
@@ -218,7 +219,7 @@ def query(
 ) -> None:
     """Print the items nearest to a query, best first."""
     from mmsearch import language
-    from mmsearch.printing import Format, print_hits
+    from mmsearch.printing import Format, note, print_hits
 
     try:
         form = Format.JSON if json else Format(form)
@@ -227,19 +228,18 @@ def query(
     parts = [language.parse(words)] if words else []
     parts += [language.image(path) for path in image or []]
     parts += [language.audio(path) for path in audio or []]
-    parts += [language.text(_text_of(path)) for path in text_file or []]
+    parts += [language.text(path) for path in text_file or []]
     asked = language.combine(parts)
     with _open(index) as library:
         hits = library.query(asked, k, modality=type, where=where, all=all)
+        if waiting := library.waiting():
+            model, count = waiting
+            note(
+                f"this library was made by {model}; run mmsearch index: until then {count:,} files "
+                "are found only by the words of their names and texts"
+            )
     print_hits(hits, form, nul=nul)
     sys.stdout.flush()
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
 
 
 @app.command()
@@ -289,6 +289,8 @@ def status(index: Index = None, json: Json = False) -> None:
     print(f"index     {display(state['index'])}  ({state['bytes'] / 1e6:,.1f} MB)")
     print(f"model     {state['model']}, {state['dim']} dimensions")
     print(f"files     {state['files']:,} indexed, {state['gone']:,} gone")
+    if state["waiting"]:
+        print(f"          {state['waiting']:,} wait to be encoded anew: run mmsearch index")
     print(f"          {state['failed']:,} failed, {state['skipped']:,} skipped (mmsearch errors)")
     print(f"cache     {cache['rows']:,} rows, {cache['fresh']:,} newer, {cache['dead']:,} dead")
     if cache["problem"]:

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmsearch.encoders import Encoder, open_encoder
-from mmsearch.errors import LoadError, UsageError
-from mmsearch.files import display, read_regular, well_formed
+from mmsearch.errors import LoadError, ModelError, UsageError
+from mmsearch.files import display, opened, read_regular, well_formed
 from mmsearch.language import Query
-from mmsearch.records import Modality
+from mmsearch.records import Modality, Reason
 from mmsearch.settings import Settings
 
 if TYPE_CHECKING:
     from mmsearch.records import Pixels, Vectors
 
-_AT_ONCE = 64  # pictures in memory at a time
+_AT_ONCE = 64  # pictures, windows of sound or texts in memory at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query as the encoder sees it: the (dim,) unit row it stands for, and its background.
+
+    The background has, by an item's modality, the mean and the standard deviation of this
+    query's scores with items that have nothing to do with it. A modality is absent where the
+    encoder has no such figures.
+    """
+
+    vector: Vectors
+    background: dict[Modality, tuple[float, float]]
 
 
 def embed(
@@ -27,10 +42,11 @@ def embed(
     model: str = "builtin",
     precision: str = "auto",
 ) -> Vectors:
-    """Embed texts or pictures: (n, dim) float32 unit rows, one an input, in their order.
+    """Embed texts, pictures or sounds: (n, dim) float32 unit rows, one an input, in order.
 
-    Texts are strings; pictures are paths or PIL images. A text longer than the model reads
-    is the renormalised mean of its windows. `precision` "fp32" is exact, "auto" takes the
+    Texts are strings, or Path objects of text files; pictures are paths or PIL images;
+    sounds are paths. A text longer than the model reads, and a sound longer than a window,
+    is the renormalised mean of its parts. `precision` "fp32" is exact, "auto" takes the
     fastest graph (the built-in model has one, in fp32). The first bad input raises
     LoadError, which names it; ModelError says that the model has no such tower.
     """
@@ -38,16 +54,7 @@ def embed(
         raise UsageError(f'precision is "auto" or "fp32", not {precision!r}')
     if isinstance(inputs, str | bytes | os.PathLike):
         raise UsageError("embed takes a list of inputs, such as ['a dog']")
-    kind = as_modality(modality)
-    encoder = open_encoder(model)
-    rows: list[Vectors] = []
-    batch: list[Any] = []
-    for item in inputs:
-        batch.append(load(item, kind, encoder))
-        if len(batch) == _AT_ONCE:
-            rows.append(encoder.encode(kind, batch))
-            batch = []
-    return np.concatenate([*rows, encoder.encode(kind, batch)])
+    return _encoded(inputs, as_modality(modality), open_encoder(model))
 
 
 def as_modality(name: str | Modality) -> Modality:
@@ -59,42 +66,139 @@ def as_modality(name: str | Modality) -> Modality:
         raise UsageError(f"modality is one of {names}, not {name!r}") from None
 
 
-def query_vector(query: Query, encoder: Encoder) -> Vectors:
-    """The (dim,) unit row that a query stands for. Raises UsageError when it cancels out."""
-    total = np.zeros(encoder.dim, np.float32)
-    for term in query.terms:
-        value = load(term.value, term.modality, encoder)
-        total += np.float32(term.weight) * encoder.encode(term.modality, [value])[0]
+def ask(query: Query, encoder: Encoder) -> Asked:
+    """What a query stands for. Raises UsageError when its terms cancel each other out."""
+    kinds = [term.modality or _kind(term.value) for term in query.terms]
+    weights = np.array([term.weight for term in query.terms], np.float32)
+    rows = np.concatenate(
+        [
+            _encoded([term.value], kind, encoder)
+            for term, kind in zip(query.terms, kinds, strict=True)
+        ]
+    )
+    total = weights @ rows
     length = float(np.linalg.norm(total))
     if not length > 1e-6:
         raise UsageError("the parts of this query cancel each other out")
-    return total / np.float32(length)
+    return Asked(total / np.float32(length), _background(kinds, weights / length, rows, encoder))
 
 
-def load(item: Any, modality: Modality, encoder: Encoder) -> Any:
-    """An input as the encoder wants it: a string, or (size, size, 3) uint8 pixels."""
-    if modality is Modality.TEXT:
-        if not isinstance(item, str):
-            raise UsageError(f"a text is a string, not {type(item).__name__}")
-        return well_formed(item)
-    if modality is Modality.IMAGE:
-        return _picture(item, encoder)
-    return item  # the encoder says that it has no tower for it
+def _background(
+    kinds: Sequence[Modality], weights: Vectors, rows: Vectors, encoder: Encoder
+) -> dict[Modality, tuple[float, float]]:
+    """The background of sum(weight * row), from the backgrounds of its terms' modalities.
+
+    A score is linear in the query, and so is the mean: sum(w_i * m_i). The variance is
+    sum(w_i * w_j * d_i * d_j * r_ij), where r_ij is how the scores of two terms correlate
+    over unrelated items. That is taken to be the cosine of the terms' rows, which is exact
+    where the items scatter alike in all directions; the deviation is then the length of
+    sum(w_i * d_i * row_i). A term said twice, or halved, changes nothing.
+    """
+    found = {}
+    for item in Modality:
+        known = [encoder.backgrounds.get(kind, {}).get(item) for kind in kinds]
+        figures = np.array([pair for pair in known if pair], np.float32)
+        if len(figures) == len(kinds):
+            mean = float(weights @ figures[:, 0])
+            deviation = float(np.linalg.norm((weights * figures[:, 1]) @ rows))
+            if deviation > 1e-6:
+                found[item] = mean, deviation
+    return found
 
 
-def _picture(item: Any, encoder: Encoder) -> Pixels:
-    from mmsearch import loaders  # a query of words has no need of Pillow
+def _encoded(inputs: Iterable[Any], kind: Modality, encoder: Encoder) -> Vectors:
+    """(n, dim) unit rows, one an input: the renormalised mean of one with several parts."""
+    if kind not in encoder.modalities:
+        raise ModelError(f"{encoder.name} has no tower for {kind}")
+    sums: list[Vectors] = []
+    names: dict[int, Any] = {}  # of the inputs that have several parts
+    parts = (
+        (number, item, part)
+        for number, item in enumerate(inputs)
+        for part in _parts(item, kind, encoder)
+    )
+    while batch := list(islice(parts, _AT_ONCE)):
+        rows = encoder.encode(kind, [part for _, _, part in batch])
+        for (number, item, _), row in zip(batch, rows, strict=True):
+            if number == len(sums):
+                sums.append(row)
+            else:
+                sums[number], names[number] = sums[number] + row, item
+    for number, item in names.items():
+        length = np.linalg.norm(sums[number])
+        if not length > 1e-6:
+            raise _named(item, LoadError(Reason.NONFINITE, "its parts cancel each other out"))
+        sums[number] = sums[number] / length
+    return np.stack(sums) if sums else encoder.encode(kind, [])
 
-    if not isinstance(item, str | bytes | os.PathLike):
-        if not hasattr(item, "convert"):
-            raise UsageError(f"a picture is a path or a PIL image, not {type(item).__name__}")
-        return loaders.to_pixels(item, encoder.image_input)
+
+def _parts(item: Any, kind: Modality, encoder: Encoder) -> Iterator[Any]:
+    """An input as the encoder wants it: strings, (size, size, 3) pixels, or (n,) samples."""
+    if kind is Modality.IMAGE and hasattr(item, "convert"):
+        from mmsearch import loaders  # a query of words has no need of Pillow
+
+        yield loaders.to_pixels(item, encoder.image_input)
+    elif kind is Modality.TEXT and isinstance(item, str):
+        yield well_formed(item)
+    elif isinstance(item, os.PathLike) or (
+        kind is not Modality.TEXT and isinstance(item, str | bytes)
+    ):
+        # a link is followed here: the user named this file, no walk came upon it
+        path = os.path.realpath(os.fsencode(item))
+        try:
+            yield from _READERS[kind](path, encoder)
+        except LoadError as error:
+            raise _named(item, error) from error
+    else:
+        raise UsageError(f"{_WANTED[kind]}, not {type(item).__name__}")
+
+
+def _named(item: Any, error: LoadError) -> LoadError:
+    return LoadError(error.reason, f"{display(os.fsencode(item))}: {error}")
+
+
+def _picture(path: bytes, encoder: Encoder) -> Iterator[Pixels]:
+    from mmsearch import loaders
+
     limits = Settings()
-    # a link is followed here: the user named this file, no walk came upon it
-    path = os.path.realpath(os.fsencode(item))
+    data, _ = read_regular(path, limits.max_file_mb * 1e6, lambda head: None)
+    want, budget = encoder.image_input, limits.max_megapixels
+    yield loaders.load_image(data, want, max_megapixels=budget).pixels
+
+
+def _sound(path: bytes, encoder: Encoder) -> Iterator[Any]:
+    from mmsearch.loaders import sounds
+
+    assert encoder.audio_input is not None  # it has a tower for sounds
+    with opened(path) as (file, _):
+        for window in sounds.windows(file, encoder.audio_input):
+            yield window.samples
+
+
+def _text(path: bytes, encoder: Encoder) -> Iterator[str]:
+    from mmsearch.loaders import texts
+
+    with opened(path) as (file, _):
+        yield from texts.passages(file, markdown=path.lower().endswith(b".md"))
+
+
+_READERS = {Modality.IMAGE: _picture, Modality.AUDIO: _sound, Modality.TEXT: _text}
+_WANTED = {
+    Modality.IMAGE: "a picture is a path or a PIL image",
+    Modality.AUDIO: "a sound is a path",
+    Modality.TEXT: "a text is a string, or the Path of a text file",
+}
+
+
+def _kind(path: str | os.PathLike[str]) -> Modality:
+    """What a file is: a sound by its first bytes, a text by its name, else a picture."""
+    from mmsearch.loaders import sounds
+
+    name = os.fsencode(path)
     try:
-        data, _ = read_regular(path, limits.max_file_mb * 1e6, lambda head: None)
-        want, budget = encoder.image_input, limits.max_megapixels
-        return loaders.load_image(data, want, max_megapixels=budget).pixels
+        with opened(os.path.realpath(name)) as (file, _):
+            if sounds.sniff(file.read(4096)):
+                return Modality.AUDIO
     except LoadError as error:
-        raise LoadError(error.reason, f"{display(os.fsencode(item))}: {error}") from error
+        raise _named(path, error) from error
+    return Modality.TEXT if name.lower().endswith((b".txt", b".md")) else Modality.IMAGE

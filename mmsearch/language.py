@@ -1,4 +1,4 @@
-"""What was asked: words, pictures and sounds with weights, as one Query.
+"""What was asked: words, files, pictures and sounds with weights, as one Query.
 
 The signs are rclip's: `+` adds, `-` takes away, `2:` weighs; terms that stand beside each
 other are one phrase. A file as a term starts with ./, ../, / or ~.
@@ -24,10 +24,12 @@ _FILE = re.compile(r"\.{0,2}/|~")
 class Term:
     """One thing to be near to (or, with a negative weight, far from).
 
-    `value` is a string for a text; a path or a PIL picture for a picture.
+    `value` is a string or the Path of a file for a text; a path or a PIL picture for a
+    picture; a path for a sound. `modality` is None for a path that stands among words: the
+    file itself says what it is.
     """
 
-    modality: Modality
+    modality: Modality | None
     value: Any
     weight: float = 1.0
 
@@ -40,6 +42,15 @@ class Query:
     """
 
     terms: tuple[Term, ...]
+
+    @property
+    def words(self) -> list[tuple[float, str]]:
+        """What is said in words, each with its weight."""
+        return [
+            (term.weight, term.value)
+            for term in self.terms
+            if isinstance(term.value, str) and term.modality is Modality.TEXT
+        ]
 
     def __add__(self, other: Query) -> Query:
         return Query(self.terms + other.terms)
@@ -56,11 +67,16 @@ class Query:
     __mul__ = __rmul__
 
 
-def text(words: str) -> Query:
-    """A query for what these words describe. Raises UsageError when there are none."""
-    if not words.strip():
+def text(words: str | Path) -> Query:
+    """A query for what these words describe, or those in the file of a Path.
+
+    Raises UsageError when there are none.
+    """
+    if isinstance(words, str):
+        words = words.strip()
+    if not words:
         raise UsageError('nothing to look for: give some words, such as "a dog on grass"')
-    return Query((Term(Modality.TEXT, words.strip()),))
+    return Query((Term(Modality.TEXT, words),))
 
 
 def image(source: str | os.PathLike[str] | Any) -> Query:
@@ -69,8 +85,13 @@ def image(source: str | os.PathLike[str] | Any) -> Query:
 
 
 def audio(source: str | os.PathLike[str]) -> Query:
-    """A query for what is like this sound: a path."""
+    """A query for what is like this sound: a path. One of many windows is their mean."""
     return Query((Term(Modality.AUDIO, source),))
+
+
+def file(path: str) -> Query:
+    """A query for what is like this file: a picture, a sound or a text. ~ is a home folder."""
+    return Query((Term(None, Path(path).expanduser()),))
 
 
 def parse(words: Sequence[str]) -> Query:
@@ -96,7 +117,7 @@ def parse(words: Sequence[str]) -> Query:
             sign = 1.0 if word == "+" else -1.0
         elif _FILE.match(word.partition(":")[2] if _WEIGHT.match(word) else word):
             close()
-            parts.append(sign * _weighted(word, lambda path: image(Path(path).expanduser())))
+            parts.append(sign * _weighted(word, file))
             sign = 1.0
         else:
             phrase.append(word)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from mmsearch.catalog import Catalog, Match
+from mmsearch.answers import by_vectors, by_words
+from mmsearch.catalog import Catalog
 from mmsearch.durable import storage_error
-from mmsearch.embedding import as_modality, query_vector
+from mmsearch.embedding import as_modality, ask
 from mmsearch.encoders import Encoder, open_encoder
 from mmsearch.errors import (
     DiskFull,
     EncoderMismatch,
     LibraryDamaged,
+    LibraryError,
     LibraryMissing,
+    SchemaMismatch,
     StorageFailed,
     UsageError,
 )
@@ -33,7 +37,8 @@ from mmsearch.space import Space
 if TYPE_CHECKING:
     from mmsearch.filters import Filter
     from mmsearch.ingest import Ingest, Progress
-    from mmsearch.records import Vectors
+
+_BUILTIN = re.compile(r"builtin-(\d+)")
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -84,13 +89,15 @@ class Library:
         rehash: bool = False,
         progress: Callable[[Progress], None] | None = None,
         stop: Callable[[], bool] | None = None,
+        note: Callable[[str], None] = lambda line: None,
     ) -> Report:
         """Bring the library up to date with files and folders; without paths, with all roots.
 
         `exclude` are globs on names or on paths below a root. `rehash` reads files again
         whose size and date have not changed. `dry_run` writes nothing. `progress` is called
         as the run goes on; `stop` is asked between files, and True ends the run after a
-        commit. Returns a Report of counts and failures.
+        commit; `note` is told what ought to be known before the work begins. Returns a Report
+        of counts and failures.
 
         Raises UsageError for a path that is not there, LibraryLocked beside another writer,
         EncoderMismatch, DiskFull, StorageFailed, LibraryDamaged, LibraryReadOnly.
@@ -108,14 +115,19 @@ class Library:
             self._refuse_empty_start(asked)
         work: dict[str, Any] = {"rehash": rehash, "stop": stop or (lambda: False)}
         if dry_run:
-            return self._dry_run(asked, rules, progress, **work)
+            return self._dry_run(asked, rules, progress, note, **work)
         run = None
         try:
             self._make_folder()
             with WriterLock(self.folder / "LOCK"), self._open_for_writing() as catalog:
-                space = self._space(catalog, create=True)
+                space = self._begin_space(catalog)
+                self._announce(catalog, note)
                 run = Ingest(catalog, space, self.encoder, self.settings, rules, **work)
-                return _followed(run, asked, progress)
+                report = _followed(run, asked, progress)
+                for row in catalog.spaces():
+                    if row[0] != space.id:
+                        Space(catalog, self.folder / "cache", row).drop_if_empty()
+                return report
         except DiskFull as error:
             count = run.committed if run else 0
             raise DiskFull(
@@ -127,16 +139,26 @@ class Library:
         asked: list[bytes],
         rules: WalkRules,
         progress: Callable[[Progress], None] | None,
+        note: Callable[[str], None],
         **work: Any,
     ) -> Report:
         from mmsearch.ingest import Ingest
 
-        with _nothing() if not self._database.exists() else self._open_for_reading() as catalog:
+        with _nothing() if not self._database.exists() else Catalog.open(self._database) as catalog:
             if catalog.spaces():
-                self._space(catalog, create=False)  # refuses another encoder
+                self._space(catalog)  # refuses another encoder
+                self._announce(catalog, note)
             run = Ingest(catalog, None, self.encoder, self.settings, rules, **work)
             run.report.dry_run = True
             return _followed(run, asked, progress)
+
+    def _announce(self, catalog: Catalog, note: Callable[[str], None]) -> None:
+        if waiting := self._waiting(catalog):
+            model, count = waiting
+            note(
+                f"this library was made by {model}: {count:,} files are encoded anew "
+                f"with {self.encoder.name}"
+            )
 
     def _refuse_empty_start(self, asked: list[bytes]) -> None:
         if not asked:
@@ -157,26 +179,41 @@ class Library:
             return Catalog.open(self._database, write=True)
         return Catalog.create(self._database)
 
-    def _space(self, catalog: Catalog, *, create: bool) -> Space:
-        """The space of the encoder at hand. Raises EncoderMismatch when there is another."""
-        encoder, rows = self.encoder, catalog.spaces()
-        for row in rows:
-            if row[2] == encoder.fingerprint:
-                return Space(catalog, self.folder / "cache", row)
-        if rows:
-            built, have = rows[0], encoder
+    def _space(self, catalog: Catalog) -> Space:
+        """The space of the encoder at hand, or of an older built-in model than that.
+
+        Raises EncoderMismatch when the library has another encoder's, LibraryMissing for none.
+        """
+        have, rows = self.encoder, catalog.spaces()
+        if not rows:
+            raise LibraryMissing(f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER")
+        mine = [row for row in rows if row[2] == have.fingerprint]
+        built = mine[0] if mine else rows[-1]
+        if not mine and not _is_older(built[1], have.name):
             raise EncoderMismatch(
                 f"{self.folder} was built with {built[1]} ({built[2][:8]}), you have {have.name} "
                 f"({have.fingerprint[:8]}): their vectors do not compare. Use another --index "
                 f"for {have.name}, or move this one away and index again"
             )
-        if not create:
-            raise LibraryMissing(f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER")
-        with catalog.transaction():
-            id = catalog.put_space(encoder.name, encoder.fingerprint, encoder.dim)
-        return Space(
-            catalog, self.folder / "cache", (id, encoder.name, encoder.fingerprint, encoder.dim)
-        )
+        return Space(catalog, self.folder / "cache", built)
+
+    def _begin_space(self, catalog: Catalog) -> Space:
+        """The space of the encoder at hand, for writing; begun when it is not there.
+
+        It takes the place of an older built-in model's in one transaction: from there on the
+        library is the new model's, and every file waits to be encoded anew.
+        """
+        have, rows = self.encoder, catalog.spaces()
+        if not rows or not self._answers(self._space(catalog)):
+            with catalog.transaction():
+                if rows:
+                    catalog.supersede()
+                catalog.put_space(have.name, have.fingerprint, have.dim)
+        return self._space(catalog)
+
+    def _answers(self, space: Space) -> bool:
+        """True when the space's vectors compare with those of the encoder at hand."""
+        return space.fingerprint == self.encoder.fingerprint
 
     def forget(self, paths: Paths = (), *, gone: bool = False) -> int:
         """Drop files from the library, never from the disk; returns how many.
@@ -229,10 +266,11 @@ class Library:
         Exact search over every item, or over those that fit: `modality` keeps one kind, and
         `where` is a filter such as "width > height and modified >= 2024", in the language
         that mmsearch.filters describes. Relevance is not calibrated yet: it is None in every
-        hit, nothing is cut, and so `all` changes nothing. Raises UsageError for a query that
-        asks for nothing, for a filter that is not understood and for `min_relevance`, which
-        this version does not have, LibraryMissing, LibraryDamaged, EncoderMismatch, LoadError
-        for a bad file.
+        hit, nothing is cut, and so `all` changes nothing. Files that wait to be
+        encoded anew (see `waiting`) are found by words alone, without a score, as far as the
+        others leave room. Raises UsageError for a query that asks for nothing, for a filter
+        that is not understood and for `min_relevance`, which this version does not have,
+        LibraryMissing, LibraryDamaged, EncoderMismatch, LoadError for a bad file.
         """
         if min_relevance is not None:
             raise UsageError("min_relevance is not in this version of mmsearch yet")
@@ -240,17 +278,47 @@ class Library:
             raise UsageError(f"k is the number of answers, at least 1, not {k}")
         kind = as_modality(modality) if modality is not None else None
         kept = _parsed(where) if where is not None else None
+        query = text(q) if isinstance(q, str) else q
+        found: list[tuple[float | None, Item]] = []
         with self._reading() as (catalog, space):
-            vector = query_vector(text(q) if isinstance(q, str) else q, self.encoder)
+            asked = ask(query, self.encoder) if self._answers(space) else None
+            if asked is None and not query.words:
+                raise EncoderMismatch(
+                    f"{self.folder} was made by {space.encoder_name}, whose vectors do not compare "
+                    f"with those of {self.encoder.name}; run mmsearch index, or ask in words"
+                )
             with catalog.snapshot():
-                if kept is None:
-                    found = _nearest(catalog, space, vector, k, kind)
-                else:
-                    found = _nearest_of(catalog, space, vector, k, kind, kept)
+                if asked is not None:
+                    found += by_vectors(catalog, space, asked, k, kind, kept)
+                if len(found) < k and self._waiting(catalog):
+                    met = {item.id for _, item in found}
+                    named = by_words(catalog, query, k + len(met), kind, kept)
+                    found += [(None, item) for item in named if item.id not in met]
+                texts = [item.id for _, item in found[:k] if item.modality is Modality.TEXT]
+                says = catalog.passages(texts) if texts else {}
         return [
-            Hit(rank, score, None, item.path, item.modality, item.id, item.start, item.end)
-            for rank, (score, item) in enumerate(found, start=1)
-        ]
+            Hit(
+                rank, score, None, item.path, item.modality, item.id, item.start, item.end,
+                says.get(item.id),
+            )
+            for rank, (score, item) in enumerate(found[:k], start=1)
+        ]  # fmt: skip
+
+    def waiting(self) -> tuple[str, int] | None:
+        """The older built-in model that made this library, and how many files still wait for
+        `index` to encode them anew; None when none does.
+        """
+        with self._reading() as (catalog, _), catalog.snapshot():
+            return self._waiting(catalog)
+
+    def _waiting(self, catalog: Catalog) -> tuple[str, int] | None:
+        have = self.encoder.fingerprint
+        rows = catalog.spaces()
+        older = [row[1] for row in rows if row[2] != have]
+        if not older:
+            return None
+        count = catalog.count_waiting(next((row[0] for row in rows if row[2] == have), 0))
+        return (older[-1], count) if count else None
 
     def status(self) -> dict[str, Any]:
         """What the library holds: roots, counts, model, disk use, and the state of its cache."""
@@ -258,6 +326,7 @@ class Library:
             state = space.state()
             roots = [os.fsdecode(path) for _, path, _ in catalog.roots()]
             counts = catalog.counts()
+            waiting = self._waiting(catalog)
         sizes = [_size(path) for path in self.folder.rglob("*")]
         return {
             "index": str(self.folder),
@@ -266,6 +335,7 @@ class Library:
             "dim": space.dim,
             "roots": roots,
             **counts,
+            "waiting": waiting[1] if waiting else 0,
             "bytes": sum(sizes),
             "cache": {
                 "rows": state.rows,
@@ -291,7 +361,8 @@ class Library:
         """
         with self._reading() as (catalog, space), catalog.snapshot():
             found = catalog.inspect()
-            found += [f"vector {id} {what}" for id, what in catalog.broken_vectors(space.id)]
+            for id, *_ in catalog.spaces():
+                found += [f"vector {n} {what}" for n, what in catalog.broken_vectors(id)]
             problem = None if found else space.state(hashed=True).problem
         if problem:
             found.append(f"{problem}; it is not used, the next mmsearch index writes it anew")
@@ -331,11 +402,13 @@ class Library:
                 f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER"
             ) from error
         here = (status.st_dev, status.st_ino)
-        if self._reader is None or self._reader_of != here:
+        # another process may have begun the space that an older model's gives way to
+        superseded = self._reader is not None and not self._answers(self._reader[1])
+        if self._reader is None or self._reader_of != here or superseded:
             self.close()
             catalog = self._open_for_reading()
             try:
-                space = self._space(catalog, create=False)
+                space = self._space(catalog)
             except BaseException:
                 catalog.close()
                 raise
@@ -343,41 +416,20 @@ class Library:
         return self._reader
 
     def _open_for_reading(self) -> Catalog:
-        return Catalog.open(self._database)
+        """The catalog, its schema first brought up to date where we may write."""
+        try:
+            return Catalog.open(self._database)
+        except SchemaMismatch:
+            # where that fails, opening it once more says what is wrong
+            with suppress(LibraryError), WriterLock(self.folder / "LOCK"):
+                Catalog.open(self._database, write=True).close()
+            return Catalog.open(self._database)
 
 
-def _nearest(
-    catalog: Catalog, space: Space, vector: Vectors, k: int, modality: Modality | None
-) -> list[tuple[float, Item]]:
-    """The k best items as (score, match): the vectors' items, those that are gone left out."""
-    wanted = k
-    while True:
-        ids, scores = space.search(vector, wanted)
-        score_of = dict(zip(ids.tolist(), scores.tolist(), strict=True))
-        matches = catalog.matches(list(score_of))
-        kept = [match for match in matches if modality is None or match.item.modality is modality]
-        if len(kept) >= k or len(ids) < wanted:
-            return _ranked(kept, score_of)[:k]
-        # some stood for files that are gone: leave those out and look again, wider
-        space.hide(sorted(set(score_of) - {match.vector_id for match in matches}))
-        wanted *= 2
-
-
-def _nearest_of(
-    catalog: Catalog, space: Space, vector: Vectors, k: int, modality: Modality | None, kept: Filter
-) -> list[tuple[float, Item]]:
-    """The same of those that a filter keeps: they are chosen first and all scored, exactly."""
-    ids, scores = space.search(vector, k, catalog.vector_ids(space.id, kept, modality))
-    score_of = dict(zip(ids.tolist(), scores.tolist(), strict=True))
-    # once more: of the copies of a picture perhaps not all are kept
-    matches = catalog.matches(list(score_of), modality, kept)
-    return _ranked(matches, score_of)[:k]
-
-
-def _ranked(matches: list[Match], score_of: dict[int, float]) -> list[tuple[float, Item]]:
-    """Best first; then by vector, by item: the k best are the beginning of the k + 1 best."""
-    order = sorted(matches, key=lambda m: (-score_of[m.vector_id], m.vector_id, m.item.id))
-    return [(score_of[match.vector_id], match.item) for match in order]
+def _is_older(built: str, have: str) -> bool:
+    """True for a built-in model before this one: its files have left the package."""
+    before, now = _BUILTIN.fullmatch(built), _BUILTIN.fullmatch(have)
+    return bool(before and now and int(before[1]) < int(now[1]))
 
 
 def _size(path: Path) -> int:

@@ -19,6 +19,8 @@ from mmsearch.records import Failure, Hit, Report
 if TYPE_CHECKING:
     from mmsearch.ingest import Progress
 
+_EXCERPT = 72  # characters of a passage
+
 
 class Format(StrEnum):
     """How answers are printed."""
@@ -50,7 +52,16 @@ def print_hits(hits: Sequence[Hit], form: Format, *, nul: bool = False) -> None:
     else:
         for hit in hits:
             score = " " * 6 if hit.score is None else f"{hit.score:6.3f}"
-            print(f"{hit.rank:>3}  {score}  {display(os.fsencode(hit.path))}")
+            print(f"{hit.rank:>3}  {score}  {display(os.fsencode(hit.path))}{_place(hit)}")
+
+
+def _place(hit: Hit) -> str:
+    """Where in its file an answer is: the seconds of a sound, the beginning of a passage."""
+    if hit.start is not None and hit.end is not None:
+        return f"  {_clock(hit.start)}–{_clock(hit.end)}"
+    if hit.text is not None:
+        return f"  {display(hit.text if len(hit.text) <= _EXCERPT else hit.text[:_EXCERPT] + '…')}"
+    return ""
 
 
 def _as_dict(hit: Hit) -> dict[str, Any]:

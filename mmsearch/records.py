@@ -103,7 +103,8 @@ class Hit:
 
     `score` is the raw inner product of unit rows, higher is nearer (None for a hit
     that keywords alone found). `relevance` is a calibrated 0-1, None where no
-    calibration exists. `id` is the item's id in the catalog.
+    calibration exists. `id` is the item's id in the catalog. `start` and `end` are seconds
+    into a sound, `text` is what a passage of a text says.
     """
 
     rank: int
@@ -114,6 +115,7 @@ class Hit:
     id: int
     start: float | None = None
     end: float | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from mmsearch.vectors import VectorStore, open_store
 from mmsearch.vectors.matrix import Matrix, hash_file, open_matrix, write_matrix
 
 if TYPE_CHECKING:
-    from mmsearch.records import Ids, Vectors
+    from mmsearch.records import Ids, Modality, Vectors
 
 # A cache is written anew when more than this share of its rows is missing or dead:
 # until then the fresh rows are searched beside it, exactly.
@@ -47,7 +47,8 @@ class Space:
         self._catalog = catalog
         self._cache = cache
         self._store: VectorStore | None = None
-        self._version = -1  # of the catalog when the store was made
+        self._kinds: dict[Modality, Ids | None] = {}
+        self._version = -1  # of the catalog when these two were made
         self.problem: str | None = None  # why the cache is not used
 
     # -- reading -----------------------------------------------------------------------
@@ -72,6 +73,12 @@ class Space:
         order = np.lexsort((ids, -scores))[:k]
         return ids[order], scores[order]
 
+    def by_modality(self) -> dict[Modality, Ids | None]:
+        """The ids of the vectors of every modality there is; None: all, as there is only one."""
+        with self._catalog.snapshot():
+            self._refreshed()
+        return self._kinds
+
     def hide(self, ids: Sequence[int]) -> None:
         """Leave these out of searches until the catalog changes: they stand for no item now."""
         if self._store is not None:
@@ -88,6 +95,11 @@ class Space:
         store = open_store("auto", self.dim, matrix)
         for ids, rows in self._catalog.vectors_after(self.id, matrix.last_id if matrix else 0):
             store.add(ids, rows)
+        kinds = self._catalog.modalities()
+        self._kinds = {
+            kind: self._catalog.vectors_of_kind(self.id, kind) if len(kinds) > 1 else None
+            for kind in kinds
+        }
         self._store, self._version = store, version
         return store
 
@@ -174,6 +186,13 @@ class Space:
             )  # fmt: skip
         self._remove_others(name)
         return True
+
+    def drop_if_empty(self) -> None:
+        """Forget this space, of an older model, when none of its vectors is left."""
+        if self._catalog.count_vectors(self.id)[0] == 0:
+            with self._catalog.transaction():
+                self._catalog.drop_space(self.id)
+            self._remove_others(keep="")
 
     def _accept(self) -> None:
         """Record the file's new figures when it was copied with its library: no more hashing."""

@@ -24,7 +24,7 @@ FLOORS = [
     ["filters", "captions"],
     ["files", "locking", "loaders", "encoders", "vectors", "catalog", "language", "metrics"],
     ["scan", "decoding", "space", "embedding", "training"],
-    ["ingest"],
+    ["ingest", "answers"],
     ["library"],
     ["evaluation"],
     ["printing", "demo"],

@@ -21,8 +21,8 @@ def t(words: str, weight: float = 1.0) -> tuple[str, object, float]:
     return "text", words, weight
 
 
-def i(path: str, weight: float = 1.0) -> tuple[str, object, float]:
-    return "image", Path(path), weight
+def f(path: str, weight: float = 1.0) -> tuple[str, object, float]:
+    return "None", Path(path), weight  # the file itself says what it is
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,13 @@ def i(path: str, weight: float = 1.0) -> tuple[str, object, float]:
         (["0.5:fish", "-", "0.25:red"], [t("fish", 0.5), t("red", -0.25)]),
         (["2: dog"], [t("dog", 2)]),
         (["0:dog"], [t("dog", 0)]),
-        (["./pool.jpg"], [i("./pool.jpg")]),
-        (["../pool.jpg"], [i("../pool.jpg")]),
-        (["/p/pool.jpg"], [i("/p/pool.jpg")]),
-        (["2:./pool.jpg"], [i("./pool.jpg", 2)]),
-        (["dog", "./pool.jpg", "cat"], [t("dog"), i("./pool.jpg"), t("cat")]),
-        (["dog", "-", "./pool.jpg", "cat"], [t("dog"), i("./pool.jpg", -1), t("cat")]),
-        (["dog", "+", "3:./a b.jpg"], [t("dog"), i("./a b.jpg", 3)]),
+        (["./pool.jpg"], [f("./pool.jpg")]),
+        (["../pool.jpg"], [f("../pool.jpg")]),
+        (["/p/pool.jpg"], [f("/p/pool.jpg")]),
+        (["2:./pool.jpg"], [f("./pool.jpg", 2)]),
+        (["dog", "./pool.jpg", "cat"], [t("dog"), f("./pool.jpg"), t("cat")]),
+        (["dog", "-", "./pool.jpg", "cat"], [t("dog"), f("./pool.jpg", -1), t("cat")]),
+        (["dog", "+", "3:./a b.jpg"], [t("dog"), f("./a b.jpg", 3)]),
         (["16:9", "picture"], [t("9 picture", 16)]),
         (["at", "9:15"], [t("at 9:15")]),  # a weight stands before a whole phrase only
         (["pool.jpg"], [t("pool.jpg")]),  # a file as a term starts with ./
@@ -67,7 +67,7 @@ def test_the_parser_table(words, expected):
 def test_a_home_folder_is_expanded(monkeypatch):
     """~ stands for the home folder, as in a shell."""
     monkeypatch.setenv("HOME", "/home/ann")
-    assert terms(parse(["~/pool.jpg"])) == [i("/home/ann/pool.jpg")]
+    assert terms(parse(["~/pool.jpg"])) == [f("/home/ann/pool.jpg")]
 
 
 @pytest.mark.parametrize("words", [[], ["+"], ["-", "+"], [""], ["  "], ["2: "]])
@@ -99,6 +99,13 @@ def test_the_algebra_of_queries():
     assert terms(text("dog") * 3) == terms(3 * text("dog")) == [t("dog", 3)]
     assert terms(-(text("a") - 2 * text("b"))) == [t("a", -1), t("b", 2)]
     assert terms(audio("bark.ogg")) == [("audio", "bark.ogg", 1.0)]
+    assert terms(text(Path("notes.txt"))) == [("text", Path("notes.txt"), 1.0)]
+
+
+def test_the_words_of_a_query():
+    """What is said in words, with weights; files are none, whatever is in them."""
+    asked = parse(["dog", "-", "2:toy", "./a.txt"]) + text(Path("notes.txt")) + image("cat")
+    assert asked.words == [(1, "dog"), (-2, "toy")]
 
 
 def test_terms_and_queries_are_values():

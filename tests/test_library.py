@@ -405,14 +405,14 @@ def test_a_failed_file_that_is_deleted_is_forgotten(library, photos):
 def test_other_files_are_skipped(library, photos, tmp_path):
     """Not a supported type: counted, in this run and the next, and no fault."""
     photos.paint("red.png", "red")
-    (photos / "notes.txt").write_text("words")
-    (photos / "empty.txt").write_text("")
+    (photos / "notes.csv").write_text("words")
+    (photos / "empty.csv").write_text("")
     os.symlink(photos / "red.png", photos / "link.png")
     os.mkfifo(photos / "pipe.png")
     assert counts(library.index(photos)) == {"added": 1, "encoded": 1, "skipped": 4}
     assert counts(library.index(photos)) == {"unchanged": 1, "skipped": 4}
     listed = {failure.path.name for failure in library.errors(skipped=True)}
-    assert listed == {"notes.txt", "empty.txt"}
+    assert listed == {"notes.csv", "empty.csv"}
     assert library.errors() == []
 
 
@@ -916,7 +916,7 @@ def test_a_dry_run_without_a_library(library, photos, encoder, tmp_path):
     """It tells what the first run then does, and leaves no trace."""
     for name, colour in (("a.png", "red"), ("b.png", "red"), ("c.bmp", "blue"), ("d.bmp", "green")):
         photos.paint(name, colour)
-    (photos / "notes.txt").write_text("words")
+    (photos / "notes.csv").write_text("words")
     (photos / "empty.png").write_bytes(b"")
     (photos / "false.png").write_bytes(b"words")
     before = contents(tmp_path)
@@ -1458,7 +1458,7 @@ def test_embed_of_nothing(encoder):
     [
         ("a dog", {"modality": "text"}, r"takes a list of inputs, such as \['a dog'\]"),
         (["x"], {"modality": "video"}, "modality is one of image, audio, text, not 'video'"),
-        ([3], {"modality": "text"}, "a text is a string, not int"),
+        ([3], {"modality": "text"}, "a text is a string, or the Path of a text file, not int"),
         ([3], {"modality": "image"}, "a picture is a path or a PIL image, not int"),
         (["x"], {"modality": "text", "precision": "int8"}, 'precision is "auto" or "fp32"'),
     ],

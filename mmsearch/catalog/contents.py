@@ -283,6 +283,21 @@ class Contents(Session):
         """Begin a space."""
         return self._insert(spaces, name=name, fingerprint=fingerprint, dim=dim)
 
+    def drop_space(self, space_id: int) -> None:
+        """Forget a space that has no vectors, and its matrix file."""
+        self._connection.execute(delete(caches).where(caches.c.space_id == space_id))
+        self._connection.execute(delete(spaces).where(spaces.c.id == space_id))
+
+    def count_waiting(self, space_id: int) -> int:
+        """How many files that are not gone have vectors in other spaces than this alone."""
+        there = exists().where(
+            vectors.c.content_id == files.c.content_id, vectors.c.space_id != space_id
+        )
+        query = select(func.count()).select_from(files)
+        with self.snapshot():
+            rows = self._connection.execute(query.where(files.c.gone_at.is_(None), there))
+            return int(rows.scalar_one())
+
     def cache(self, space_id: int) -> dict[str, Any] | None:
         """The record of the space's matrix file, None when there is none."""
         with self.snapshot():
