@@ -2,7 +2,7 @@
 meets.
 
     python benchmarks/model.py --data ../shared/data --out benchmarks/results/model.json
-    python benchmarks/model.py --data ../shared/data --out FILE --folder MODEL_FOLDER
+    python benchmarks/model.py --data ../shared/data --out FILE --folder MODEL_FOLDER --work WORK
 
 Needs the project's training data (its test splits) and the extra `train`. `pictures.py`,
 `sounds.py` and `costs.py` say how each figure is had. Prints a table of the bars and writes all
@@ -17,6 +17,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import costs
@@ -120,8 +121,8 @@ def table(bars: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def measured(encoder: Builtin, data: Path) -> dict[str, Any]:
-    """All figures of a model."""
+def measured(encoder: Builtin, data: Path, work: Path) -> dict[str, Any]:
+    """All figures of a model. work: where the recipe keeps what it worked out."""
     teacher = pictures.image_teacher(data)
     sizes = costs.sizes(encoder.folder)
     results: dict[str, Any] = {
@@ -137,7 +138,7 @@ def measured(encoder: Builtin, data: Path) -> dict[str, Any]:
         **pictures.captions(encoder, data),
         "names": pictures.names(encoder, teacher, data),
         "agreement_on_flickr8k_test": pictures.agreement(encoder, teacher, data),
-        **sounds.measure(encoder, data),
+        **sounds.measure(encoder, data, work),
         "scikit_image": pictures.scikit_image(encoder),
     }
     bars = [bar.judged(results) for bar in BARS]
@@ -150,9 +151,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=MODELS / BUILTIN)
+    parser.add_argument("--work", type=Path, help="the recipe's; a temporary one takes longer")
     arguments = parser.parse_args()
     conditions = {"machine": machine(), **origin(PACKAGES)}
-    results = measured(Builtin(arguments.folder.name, arguments.folder), arguments.data)
+    encoder = Builtin(arguments.folder.name, arguments.folder)
+    with TemporaryDirectory(prefix="mmsearch-") as fresh:
+        results = measured(encoder, arguments.data, arguments.work or Path(fresh))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(
         json.dumps(results | conditions, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"

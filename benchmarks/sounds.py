@@ -2,23 +2,20 @@
 
 The shipped head was trained on all four folds that are at hand, so its figures on them say little.
 As its trunk is YAMNet, which never saw them, a fold is held out by training the head alone on the
-other three, as the recipe does.
+other three, by the recipe's own function.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 from pictures import held_out, percent, rows
 
 from mmsearch.encoders.builtin import Builtin
-from mmsearch.encoders.patches import cut_patches
 from mmsearch.errors import MissingExtra
 from mmsearch.loaders import sounds
 from mmsearch.metrics import Floats, accuracy, mean_average_precision, precision_at_k
@@ -27,20 +24,22 @@ from mmsearch.training import esc50
 
 PROMPT = "the sound of {}"
 
-Head = Callable[[Floats], Floats]  # (n, 2048) features -> (n, dim) unit rows
 
+def measure(encoder: Builtin, data: Path, work: Path) -> dict[str, Any]:
+    """Both measures, or why there are none. work: where the recipe keeps what it worked out.
 
-def measure(encoder: Builtin, data: Path) -> dict[str, Any]:
-    """Both measures, or why there are none. Raises MissingExtra without what training needs."""
-    if encoder.audio_input is None:
+    Raises MissingExtra without what training needs.
+    """
+    want = encoder.audio_input
+    if want is None:
         missing = {"skipped": f"{encoder.name} has no tower for sounds"}
         return {"esc50": missing, "sound_to_picture": missing}
     clips = esc50.clips(data)
-    features, shipped = _clips(encoder, encoder.audio_input, data, clips)
+    shipped = np.concatenate(
+        [encoder.encode(Modality.AUDIO, [first_window(clip.path, want)]) for clip in clips]
+    )
     folds = np.array([clip.fold for clip in clips])
-    unseen = np.empty_like(shipped)  # each clip through the head that never saw its fold
-    for fold in np.unique(folds):
-        unseen[folds == fold] = _head(encoder, data, int(fold))(features[folds == fold])
+    unseen = through_unseen_heads(encoder, folds, data, work)
     categories = [clip.category for clip in clips]
     return {
         "esc50": _classes(encoder, categories, folds, unseen, shipped),
@@ -48,38 +47,32 @@ def measure(encoder: Builtin, data: Path) -> dict[str, Any]:
     }
 
 
-def _head(encoder: Builtin, data: Path, fold: int) -> Head:
-    """The recipe's head for sounds, trained without a fold, against the shipped text tower."""
-    from mmsearch.training.sounds import train_sound_head
+def through_unseen_heads(
+    encoder: Builtin, folds: npt.NDArray[np.int64], data: Path, work: Path
+) -> Floats:
+    """(clips, dim): each clip through a head that was trained without its fold.
 
-    return train_sound_head(data, encoder.folder, exclude_fold=fold)
-
-
-def _clips(
-    encoder: Builtin, want: AudioInput, data: Path, clips: list[esc50.Clip]
-) -> tuple[Floats, Floats]:
-    """Features before the head (n, 2048), and rows of the shipped model (n, dim).
-
-    Exits where the trunk is no longer YAMNet: then no fold is held out.
+    Exits where the shipped trunk is not YAMNet: then no fold is held out.
     """
     try:
-        from mmsearch.training.export import audio_features_graph, read_tower
+        from mmsearch.training.export import read_tower
+        from mmsearch.training.recipe.config import BuiltinConfig
+        from mmsearch.training.recipe.export import hear
+        from mmsearch.training.recipe.sounds import train_sound_head
         from mmsearch.training.towers import yamnet_from_tflite
     except ImportError as error:
         raise MissingExtra("measuring the head for sounds", "train") from error
-    tower = read_tower(encoder.folder / "audio.onnx")
+    trunk = read_tower(encoder.folder / "audio.onnx").backbone.state_dict()
     yamnet, _, _ = yamnet_from_tflite(data / "teachers" / "yamnet_int8.tflite")
     for name, weight in yamnet.state_dict().items():
-        if not (tower.backbone.state_dict()[name] - weight).norm() <= 1e-3 * weight.norm():
+        if not (trunk[name] - weight).norm() <= 1e-3 * weight.norm():
             sys.exit(f"{name} of the audio tower is not YAMNet's: train the trunk without the fold")
-    graph = audio_features_graph(tower).SerializeToString()
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    features, shipped = [], []
-    for clip in clips:
-        samples = first_window(clip.path, want)
-        features.append(session.run(None, {"patches": cut_patches(samples)})[0])
-        shipped.append(encoder.encode(Modality.AUDIO, [samples]))
-    return np.concatenate(features), np.concatenate(shipped)
+    heard = hear(encoder, data, work)
+    unseen = np.empty((len(folds), encoder.dim), np.float32)
+    for fold in np.unique(folds):
+        _, head = train_sound_head(BuiltinConfig(), heard, exclude_fold=int(fold))
+        unseen[folds == fold] = head(heard.features[folds == fold]).numpy()
+    return unseen
 
 
 def first_window(path: Path, want: AudioInput) -> Floats:
