@@ -12,15 +12,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from mmsearch.catalog import Catalog, Content
-from mmsearch.decoding import DecoderPool, Job, Limits, Outcome
+from mmsearch.catalog import Catalog, Content, Part
+from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants
 from mmsearch.encoders import Encoder
 from mmsearch.files import Stat, WalkRules, display, vanished
 from mmsearch.records import Failure, Modality, Reason, Report
@@ -29,9 +29,11 @@ from mmsearch.settings import Settings
 from mmsearch.space import Space
 
 if TYPE_CHECKING:
-    from mmsearch.records import Pixels, Vectors
+    from numpy.typing import NDArray
 
-_ENCODE = 32  # pictures handed to the encoder at a time
+    Row = NDArray[np.float32]  # (dim,)
+
+_ENCODE = 32  # pictures, windows or passages handed to the encoder at a time
 _COMMIT_SECONDS = 5.0  # the longest that finished work waits for its commit
 _TRIES = 2  # a file that changes while it is read is read this often
 
@@ -55,6 +57,7 @@ class _Ready:
     content: Content | None = None
     reason: Reason | None = None
     message: str = ""
+    items: int = 1
 
 
 @dataclass
@@ -72,8 +75,13 @@ class Ingest:
 
     def __post_init__(self) -> None:
         self._batch: list[_Ready] = []
-        self._pictures: list[tuple[_Ready, Pixels]] = []  # decoded, waiting for the encoder
-        self._vectors: dict[bytes, Vectors] = {}  # by digest, of the batch: (1, dim)
+        self._pieces: list[Piece] = []  # decoded, waiting for the encoder
+        self._decoded: list[_Ready] = []  # files whose last piece is among them
+        self._begun: dict[
+            bytes, bytes
+        ] = {}  # digests by path of files that more pieces may come of
+        # encoded, by digest: a row for each piece, None where the model gave no usable one
+        self._rows: dict[bytes, list[tuple[Row | None, Part]]] = {}
         self._known: dict[bytes, int] = {}  # content ids by digest, as far as the batch asked
         self._retry: list[Pending] = []
         self._tries: Counter[bytes] = Counter()
@@ -84,11 +92,16 @@ class Ingest:
         self.committed = 0  # files indexed for good in this run
         self._total = self._left = 0  # files to read, and those not yet handed out
         self._asked: dict[bytes, Pending] = {}  # handed out, by path
+        now, encoder = self.settings, self.encoder
         limits = Limits(
-            self.settings.timeout, self.settings.max_megapixels, self.settings.max_file_mb
+            now.timeout, now.max_megapixels, now.max_file_mb, now.max_hours, now.max_text_mb
         )
-        workers = self.settings.workers or min(os.cpu_count() or 1, 6)
-        self._pool = DecoderPool(workers, self.encoder.image_input, limits)
+        wants = Wants(
+            encoder.image_input if Modality.IMAGE in encoder.modalities else None,
+            encoder.audio_input if Modality.AUDIO in encoder.modalities else None,
+            Modality.TEXT in encoder.modalities,
+        )
+        self._pool = DecoderPool(now.workers or min(os.cpu_count() or 1, 6), wants, limits)
 
     def run(self, paths: Sequence[bytes]) -> Iterator[Progress]:
         """Go over the paths (none: all known roots); progress after every scan step and file."""
@@ -144,8 +157,11 @@ class Ingest:
         plain, now = Settings(), self.settings
         raised = {
             Reason.NEEDS_EXTRA: find_spec("pi_heif") is not None,
-            Reason.OVER_BUDGET: now.max_megapixels > plain.max_megapixels,
-            Reason.TOO_LARGE: now.max_file_mb > plain.max_file_mb,
+            Reason.OVER_BUDGET: now.max_megapixels > plain.max_megapixels
+            or now.max_hours > plain.max_hours,
+            Reason.TOO_LARGE: now.max_file_mb > plain.max_file_mb
+            or now.max_hours > plain.max_hours
+            or now.max_text_mb > plain.max_text_mb,
             Reason.TIMED_OUT: now.timeout > plain.timeout,
         }
         return frozenset({Reason.UNREADABLE, Reason.CHANGED, *(r for r in raised if raised[r])})
@@ -164,6 +180,8 @@ class Ingest:
                         self._ask(Pending(*marshal.load(spool)))
                     else:
                         break
+                if self.stop():
+                    pool.give_up()
                 if pool.waiting:
                     self._take(pool.next())
                     yield self._progress()
@@ -190,28 +208,48 @@ class Ingest:
         self._asked[pending.path] = pending
         self._pool.submit(Job(pending.path, decode))
 
-    def _take(self, outcome: Outcome) -> None:
-        """Decide what an outcome means; the file then waits for the encoder or the commit."""
-        pending = self._asked.pop(outcome.job.path)
-        if outcome.reason is Reason.CHANGED and self._again(pending):
+    def _take(self, answer: Piece | Outcome) -> None:
+        """Keep a piece for the encoder; decide what an outcome means."""
+        path = answer.job.path
+        if isinstance(answer, Piece):
+            if self._begun.get(path) != answer.digest:  # begun again, and changed meanwhile
+                self._drop_pieces(path)
+            self._begun[path] = answer.digest
+            self._pieces.append(answer)
+            if len(self._pieces) >= _ENCODE:
+                self._encode()
             return
-        ready = _Ready(pending, outcome.state, None, outcome.reason, outcome.message)
-        if outcome.digest is None:
+        pending = self._asked.pop(path)
+        if answer.digest is None:  # nothing is kept of half a file
+            self._drop_pieces(path)
+        self._begun.pop(path, None)
+        if answer.given_up:
+            self._retry.append(pending)
+            return
+        if answer.reason is Reason.CHANGED and self._again(pending):
+            return
+        ready = _Ready(pending, answer.state, None, answer.reason, answer.message)
+        if answer.digest is None:
             self._batch.append(ready)
             return
         ready.content = Content(
-            outcome.digest, Modality.IMAGE, outcome.format, outcome.width, outcome.height
+            answer.digest, answer.modality, answer.format, answer.width, answer.height
         )
-        if outcome.pixels is not None:
-            self._pictures.append((ready, outcome.pixels))
-            if len(self._pictures) >= _ENCODE:
-                self._encode()
+        if answer.parts:
+            ready.items = answer.parts
+            self._decoded.append(ready)
             return
-        self._look_up([outcome.digest])
-        if outcome.digest in self._known or self.space is None:
+        self._look_up([answer.digest])
+        if answer.digest in self._known or self.space is None:
             self._batch.append(ready)
         else:  # its digest turned out to be new
             self._submit(pending, decode=True)
+
+    def _drop_pieces(self, path: bytes) -> None:
+        digest = self._begun.get(path)
+        if digest is not None:
+            self._pieces = [piece for piece in self._pieces if piece.digest != digest]
+            self._rows.pop(digest, None)
 
     def _look_up(self, digests: list[bytes]) -> None:
         self._known |= self.catalog.content_ids([d for d in digests if d not in self._known])
@@ -225,31 +263,45 @@ class Ingest:
         return True
 
     def _encode(self) -> None:
-        """Turn the waiting pictures into vectors, each new content once."""
-        waiting = {
-            ready.content.digest: pixels for ready, pixels in self._pictures if ready.content
-        }
-        self._look_up(list(waiting))
-        new = [d for d in waiting if d not in self._known and d not in self._vectors]
-        rows = self.encoder.encode(Modality.IMAGE, [waiting[digest] for digest in new])
-        # the length of a unit row is 1; NaN, Inf and zero rows have none that compares
-        sound = np.abs(np.linalg.norm(rows, axis=1) - 1) < 0.01
-        self._vectors |= {
-            d: row[None] for d, row, good in zip(new, rows, sound, strict=True) if good
-        }
-        for ready, _ in self._pictures:
-            digest = ready.content.digest if ready.content else b""
-            if digest not in self._known and digest not in self._vectors:
+        """Turn the waiting pieces into vectors, each content once; pass on what is whole."""
+        self._look_up(list({piece.digest for piece in self._pieces}))
+        counts = Counter({digest: len(rows) for digest, rows in self._rows.items()})
+        new: dict[Modality, list[Piece]] = {}
+        for piece in self._pieces:
+            # of copies that are read side by side, whichever comes to a piece first
+            if piece.digest not in self._known and piece.number == counts[piece.digest]:
+                counts[piece.digest] += 1
+                new.setdefault(piece.modality, []).append(piece)
+        for modality, pieces in new.items():
+            rows = self.encoder.encode(modality, [piece.data for piece in pieces])
+            # the length of a unit row is 1; NaN, Inf and zero rows have none that compares
+            sound = np.abs(np.linalg.norm(rows, axis=1) - 1) < 0.01
+            for piece, row, good in zip(pieces, rows, sound, strict=True):
+                kept = self._rows.setdefault(piece.digest, [])
+                kept.append((row if good else None, _part(piece)))
+            self.report.encoded += int(sound.sum())
+        self._pieces = []
+        decoded, self._decoded = self._decoded, []
+        for ready in decoded:
+            self._weigh(ready)
+
+    def _weigh(self, ready: _Ready) -> None:
+        """Pass on a file that was decoded, if it has a good vector for each of its pieces."""
+        assert ready.content is not None
+        rows = self._rows.get(ready.content.digest, [])
+        if ready.content.digest not in self._known:
+            if len(rows) < ready.items:  # a copy that failed half way had encoded some of them
+                self._submit(ready.pending, decode=True)
+                return
+            if any(row is None for row, _ in rows):
                 ready.content, ready.reason = None, Reason.NONFINITE
                 ready.message = "the model gave no usable vector for it"
-            self._batch.append(ready)
-        self.report.encoded += int(sound.sum())
-        self._pictures = []
+        self._batch.append(ready)
 
     # -- committing --------------------------------------------------------------------
 
     def _commit_is_due(self) -> bool:
-        waiting = len(self._batch) + len(self._pictures)
+        waiting = sum(ready.items for ready in (*self._batch, *self._decoded))
         waited = time.monotonic() - self._committed_at > _COMMIT_SECONDS
         return waiting >= self.settings.batch or (waiting > 0 and waited)
 
@@ -274,7 +326,8 @@ class Ingest:
                     fates.append((ready, self._write(ready)))
         for ready, fate in fates:
             self._settle(ready, fate)
-        self._vectors.clear()
+        unfinished = set(self._begun.values())
+        self._rows = {d: rows for d, rows in self._rows.items() if d in unfinished}
         self._known.clear()
 
     def _write(self, ready: _Ready) -> str:
@@ -292,8 +345,11 @@ class Ingest:
         content_id = self._known.get(ready.content.digest)
         if content_id is None:
             assert self.space is not None
-            rows = self._vectors[ready.content.digest]
-            content_id = self.catalog.put_content(ready.content, self.space.id, rows)
+            rows = self._rows[ready.content.digest]
+            if ready.content.modality is not Modality.IMAGE:
+                ready.content = replace(ready.content, parts=tuple(part for _, part in rows))
+            vectors = np.stack([row for row, _ in rows if row is not None])
+            content_id = self.catalog.put_content(ready.content, self.space.id, vectors)
             self._known[ready.content.digest] = content_id
         self.catalog.put_file(path, state, content_id=content_id, modality=ready.content.modality)
         return fate
@@ -364,6 +420,10 @@ class Ingest:
             for path, message in scan.unreadable.items():
                 self.catalog.put_folder_failure(path, message)
         self.space.write_cache()
+
+
+def _part(piece: Piece) -> Part:
+    return Part(piece.start, piece.end, piece.data if isinstance(piece.data, str) else None)
 
 
 def _state(path: bytes) -> tuple[int, int, int] | None:

@@ -30,7 +30,9 @@ class Settings:
     batch: int = 256  # items a transaction; an interrupted run loses at most one
     timeout: float = 30.0  # seconds a single file may take to decode
     max_megapixels: float = 64.0  # decoded pixels of one picture
-    max_file_mb: float = 256.0  # bytes of one file, in millions
+    max_file_mb: float = 256.0  # bytes of one picture, in millions
+    max_hours: float = 24.0  # of one sound
+    max_text_mb: float = 16.0  # bytes of one text, in millions
 
 
 def config_file() -> Path:

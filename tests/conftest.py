@@ -1,7 +1,9 @@
 """What tests share: an encoder to work out in one's head, small pictures, a library, the CLI.
 
-The fake encoder's vector of a picture is its mean colour, and of a text the sum of the
-colours it names, both made unit rows: "red" is (1, 0, 0), and so is a red picture.
+The fake encoder's vector of a picture is its mean colour, of a text the sum of the colours
+it names (any other word is a grey as light as it has letters), and of a sound how much of it
+is below 500 Hz, below 2,000 Hz and above: all made unit rows. "red" is (1, 0, 0), and so are
+a red picture and a low tone.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import pytest
 from PIL import Image
 
 import mmsearch
-from mmsearch.decoding import DecoderPool, Job, Limits, Outcome
+from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants
 from mmsearch.library import Library
 from mmsearch.records import AudioInput, ImageInput, Modality
 
@@ -51,23 +53,27 @@ class FakeEncoder:
     """An Encoder of three dimensions: red, green and blue. Counts what it encodes."""
 
     dim = 3
-    modalities = frozenset({Modality.IMAGE, Modality.TEXT})
+    modalities = frozenset(Modality)
     image_input = ImageInput(size=4)
-    audio_input: AudioInput | None = None
+    audio_input: AudioInput | None = AudioInput(rate=8000, window=2.0)
     backgrounds: Mapping[Modality, Mapping[Modality, tuple[float, float]]] = {}
 
     def __init__(self, name: str = "fake", fingerprint: str = "fa" * 32) -> None:
         self.name = name
         self.fingerprint = fingerprint
         self.pictures = 0  # encoded so far
+        self.windows = 0  # of sound
         self.spoilt: dict[tuple[int, int, int], Sequence[float]] = {}  # rows to give instead
         self.files_altered: list[str] = []
 
     def encode(self, modality: Modality, batch: Sequence[Any]) -> np.ndarray:
-        """Mean colours as unit rows."""
+        """Mean colours, and what stands for them, as unit rows."""
         if modality is Modality.IMAGE:
             self.pictures += len(batch)
             rows = [self._picture(pixels) for pixels in batch]
+        elif modality is Modality.AUDIO:
+            self.windows += len(batch)
+            rows = [self._sound(samples) for samples in batch]
         else:
             rows = [self._text(text) for text in batch]
         return np.stack(rows).astype(np.float32) if rows else np.empty((0, 3), np.float32)
@@ -78,7 +84,13 @@ class FakeEncoder:
         return unit(*mean) if spoilt is None else np.asarray(spoilt, np.float32)
 
     def _text(self, text: str) -> np.ndarray:
-        return unit(*np.sum([COLOURS[word] for word in text.split()], axis=0))
+        return unit(*np.sum([COLOURS.get(w, (len(w),) * 3) for w in text.split()], axis=0))
+
+    def _sound(self, samples: np.ndarray) -> np.ndarray:
+        power = np.abs(np.fft.rfft(samples)) ** 2
+        hertz = np.fft.rfftfreq(len(samples), 1 / 8000)
+        low, middle = hertz < 500, (hertz >= 500) & (hertz < 2000)
+        return unit(power[low].sum(), power[middle].sum(), power[hertz >= 2000].sum())
 
     def altered(self) -> list[str]:
         """What a test says was altered."""
@@ -117,13 +129,13 @@ class WarmPools:
     """Decoder processes that outlive a run: the real ones, started once instead of each time."""
 
     def __init__(self) -> None:
-        self._pools: dict[tuple[ImageInput, Limits], DecoderPool] = {}
+        self._pools: dict[tuple[Wants, Limits], DecoderPool] = {}
 
-    def __call__(self, workers: int, want: ImageInput, limits: Limits) -> Lease:
+    def __call__(self, workers: int, wants: Wants, limits: Limits) -> Lease:
         """Stands for the class DecoderPool."""
-        pool = self._pools.get((want, limits))
+        pool = self._pools.get((wants, limits))
         if pool is None:
-            pool = self._pools[want, limits] = DecoderPool(1, want, limits)
+            pool = self._pools[wants, limits] = DecoderPool(1, wants, limits)
         return Lease(pool)
 
     def close(self) -> None:
@@ -148,9 +160,13 @@ class Lease:
         """See DecoderPool."""
         self._pool.submit(job)
 
-    def next(self) -> Outcome:
+    def next(self) -> Piece | Outcome:
         """See DecoderPool."""
         return self._pool.next()
+
+    def give_up(self) -> None:
+        """See DecoderPool."""
+        self._pool.give_up()
 
     def close(self) -> None:
         """Take back what nobody fetched; the processes stay."""

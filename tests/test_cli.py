@@ -40,9 +40,9 @@ class Made:
         data = (self.photos / "red.png").read_bytes()
         with open(os.path.join(os.fsencode(self.photos), ODD), "wb") as file:
             file.write(data + b"not the same")
-        (self.photos / "notes.txt").write_text("words")
+        (self.photos / "notes.csv").write_text("words")
         self.first = run("index", self.photos, "--index", self.index)
-        self.names = {os.fsencode(name) for name in os.listdir(self.photos)} - {b"notes.txt"}
+        self.names = {os.fsencode(name) for name in os.listdir(self.photos)} - {b"notes.csv"}
 
 
 @pytest.fixture(scope="module")
@@ -412,7 +412,7 @@ def test_errors_lists_the_skipped_on_request(made, mm):
     """Nothing failed; the text among the pictures was skipped."""
     assert mm("errors").stdout == b""
     assert json.loads(mm("errors", "--json").stdout) == []
-    expected = {"path": str(made.photos / "notes.txt"), "reason": "unsupported"}
+    expected = {"path": str(made.photos / "notes.csv"), "reason": "unsupported"}
     [row] = json.loads(mm("errors", "--skipped", "--json").stdout)
     assert {key: row[key] for key in expected} == expected
 
@@ -452,7 +452,7 @@ def test_forget(made, tmp_path, run_cli):
     said = one_line(run_cli("forget", made.photos, *index), 2)
     assert said.startswith(f"{made.photos} is not in the library")
     assert "name what to forget" in one_line(run_cli("forget", *index), 2)
-    assert {os.fsencode(name) for name in os.listdir(made.photos)} == made.names | {b"notes.txt"}
+    assert {os.fsencode(name) for name in os.listdir(made.photos)} == made.names | {b"notes.csv"}
 
 
 def test_the_demo_needs_its_extra_or_runs(tmp_path, run_cli):

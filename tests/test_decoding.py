@@ -25,12 +25,13 @@ from hostile import (
 from PIL import Image
 
 import mmsearch
-from mmsearch.decoding import DecoderPool, Job, Limits, Outcome
+from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants
 from mmsearch.errors import MmsearchError
 from mmsearch.loaders import load_image
-from mmsearch.records import ImageInput, Reason
+from mmsearch.records import AudioInput, ImageInput, Reason
 
 WANT = ImageInput(64)
+WANTS = Wants(WANT, AudioInput(), text=True)
 LIMITS = Limits(timeout=60, max_megapixels=64, max_file_mb=100)
 
 # Imported by every Python that starts with its folder in PYTHONPATH, as the workers do: a
@@ -116,17 +117,41 @@ def put(path, data: bytes = b"", evil: str = "", seed: int = 0) -> bytes:
     return os.fsencode(path)
 
 
-def decode(paths, limits: Limits = LIMITS, workers: int = 1) -> dict[bytes, Outcome]:
-    """Have a pool read the files; outcomes by path."""
-    pool = DecoderPool(workers, WANT, limits)
+class Read:
+    """An outcome with the pieces that came before it."""
+
+    def __init__(self, outcome: Outcome, pieces: list[Piece]) -> None:
+        self.outcome, self.pieces = outcome, pieces
+        self.reason, self.message, self.digest = outcome.reason, outcome.message, outcome.digest
+
+    @property
+    def pixels(self) -> np.ndarray:
+        [piece] = self.pieces
+        return piece.data
+
+
+def decode(paths, limits: Limits = LIMITS, workers: int = 1) -> dict[bytes, Read]:
+    """Have a pool read the files; what came, by path."""
+    pool = DecoderPool(workers, WANTS, limits)
+    pieces: dict[bytes, list[Piece]] = {}
+    outcomes: dict[bytes, Read] = {}
     try:
         for path in paths:
             pool.submit(Job(path))
-        outcomes = [pool.next() for _ in paths]
+        while pool.waiting:
+            answer = pool.next()
+            path = answer.job.path
+            if isinstance(answer, Piece):
+                if answer.number == 0:  # a file whose worker died is begun again
+                    pieces[path] = []
+                pieces.setdefault(path, []).append(answer)
+                continue
+            assert path not in outcomes
+            outcomes[path] = Read(answer, pieces.get(path, []))
     finally:
         pool.close()
-    assert len({outcome.job.path for outcome in outcomes}) == len(outcomes)
-    return {outcome.job.path: outcome for outcome in outcomes}
+    assert outcomes.keys() == set(paths)
+    return outcomes
 
 
 def reasons(outcomes) -> dict[str, Reason | None]:
@@ -145,7 +170,8 @@ def test_a_worker_gives_what_the_loader_gives(folder):
         image = load_image(data, WANT, max_megapixels=64)
         assert outcome.reason is None, (name, outcome.message)
         assert np.array_equal(outcome.pixels, image.pixels)
-        assert (outcome.format, outcome.width, outcome.height) == (
+        found = outcome.outcome
+        assert (found.format, found.width, found.height) == (
             image.format, image.width, image.height,
         )  # fmt: skip
 
@@ -159,15 +185,15 @@ def test_every_truncation_is_named(folder):
             paths.append(put(folder / f"{tenth}-{name}", cut))
     outcomes = decode(paths)
     assert {o.reason for o in outcomes.values()} == {Reason.TRUNCATED}
-    assert all(outcome.pixels is None for outcome in outcomes.values())
+    assert not any(outcome.pieces for outcome in outcomes.values())
 
 
 _MEASURED = """
 import json, resource, sys
-from mmsearch.decoding import DecoderPool, Job, Limits
+from mmsearch.decoding import DecoderPool, Job, Limits, Wants
 from mmsearch.records import ImageInput
 if __name__ == "__main__":
-    pool = DecoderPool(1, ImageInput(64), Limits(60, 64, 100))
+    pool = DecoderPool(1, Wants(ImageInput(64)), Limits(60, 64, 100))
     for path in sys.argv[1:]:
         pool.submit(Job(path.encode()))
     outcomes = [pool.next() for _ in sys.argv[1:]]
@@ -404,14 +430,16 @@ def test_no_worker_at_all_is_an_error_of_ours(folder, tmp_path, monkeypatch):
 
 def test_a_worker_killed_between_files_is_nobodys_fault(folder):
     """Rows 10 and 46: whoever kills an idle worker, the next file is read by another."""
-    pool = DecoderPool(1, WANT, LIMITS)
+    pool = DecoderPool(1, WANTS, LIMITS)
     try:
         pool.submit(Job(put(folder / "a.jpg", seed=1)))
+        assert isinstance(pool.next(), Piece)
         assert pool.next().reason is None
         process = pool._workers[0]._process
         process.kill()
         process.wait()
         pool.submit(Job(put(folder / "b.jpg", seed=2)))
+        assert isinstance(pool.next(), Piece)
         assert pool.next().reason is None
     finally:
         pool.close()
@@ -420,10 +448,11 @@ def test_a_worker_killed_between_files_is_nobodys_fault(folder):
 def test_closing_ends_workers_in_the_middle_of_their_work(folder, evil):
     """A pool can be closed whatever its workers are doing, and leaves no process behind."""
     path = put(folder / "spin", evil="spin")
-    pool = DecoderPool(2, WANT, LIMITS)
+    pool = DecoderPool(2, WANTS, LIMITS)
     pool.submit(Job(path))
     pool.submit(Job(put(folder / "good")))
-    assert pool.next().reason is None  # the good one; the other spins
+    assert isinstance(pool.next(), Piece)  # the good one; the other spins
+    assert pool.next().reason is None
     pool.close()
     children = subprocess.run(
         ["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, check=False

@@ -417,7 +417,7 @@ def test_content_decides_not_the_suffix(library, folder):
     png, jpeg = encoded(photo(96, 72, 1), "PNG"), encoded(photo(96, 72, 2), "JPEG")
     for name, data in {
         "png.jpg": png, "jpeg.txt": jpeg, "empty.jpg": b"", "text.jpg": b"a text",
-        "empty.txt": b"", "text.txt": b"a text", "svg.PNG": b"<svg xmlns='...'/>",
+        "empty.csv": b"", "text.csv": b"a text", "svg.PNG": b"<svg xmlns='...'/>",
     }.items():  # fmt: skip
         (folder / name).write_bytes(data)
     report = library.index(folder)
