@@ -18,6 +18,8 @@ from mmsearch.records import Failure, Hit, Report
 
 if TYPE_CHECKING:
     from mmsearch.ingest import Progress
+    from mmsearch.training.train import Progress as TrainingProgress
+    from mmsearch.training.train import Trained
 
 _EXCERPT = 72  # characters of a passage
 
@@ -176,6 +178,44 @@ class Meter:
         if self._bar is not None:
             self._bar.close()
         elif self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr)
+
+
+def print_trained(trained: Trained) -> None:
+    """Recall before and after, a line a direction."""
+    before, after = trained.before or {}, trained.after or {}
+    for name, found in after.items():
+        for direction, cuts in found.items():
+            was = before[name][direction]
+            told = "   ".join(f"{cut} {was[cut]:.3f} → {cuts[cut]:.3f}" for cut in cuts)
+            print(f"{name.replace('_', ' '):<8}  {direction.replace('_', ' '):<15}  {told}")
+
+
+class TrainingMeter:
+    """Where a training run is, on stderr: one line that changes, or a line every five seconds."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._said = 0.0
+
+    def __call__(self, step: TrainingProgress) -> None:
+        """Show one update."""
+        recall = "" if step.recall is None else f", held-out recall@10 {step.recall:.3f}"
+        line = (
+            f"update {step.update:,} of {step.updates:,}, loss {step.loss:.4f}{recall}, "
+            f"{step.pairs_per_second:,.1f} pairs/s, {_clock(step.seconds_left)} left"
+        )
+        if self._terminal:
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self._said > 5 or step.update == step.updates:
+            self._said = time.monotonic()
+            note(line)
+
+    def __enter__(self) -> TrainingMeter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr)
 
 

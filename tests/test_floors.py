@@ -108,13 +108,13 @@ def test_the_front_door_only_re_exports():
 
 
 def test_torch_is_for_training_alone():
-    """No module outside training imports torch, or training."""
+    """No module outside training imports torch; only the command `train` reaches training."""
     for module, path in modules():
         if floor(module) != "training":
             source = path.read_text(encoding="utf-8")
             names = {name.split(".")[0] for name in imported(source, module)}
             assert not names & {"torch", "open_clip"}, module
-            assert "training" not in ours(source, module), module
+            assert module in ("cli", "printing") or "training" not in ours(source, module), module
 
 
 def test_training_can_be_removed(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mmsearch.errors import ModelError
@@ -50,7 +52,7 @@ BUILTIN = "builtin-1"  # what "builtin" stands for: the newest
 
 @functools.lru_cache(maxsize=4)
 def open_encoder(name: str) -> Encoder:
-    """The encoder of that name; "builtin" is the newest built-in one.
+    """The encoder of that name, or in that folder; "builtin" is the newest built-in one.
 
     Raises ModelError for an unknown name. Opening twice gives the same object: weights
     are loaded once a process, and only when something is encoded.
@@ -59,4 +61,21 @@ def open_encoder(name: str) -> Encoder:
         from mmsearch.encoders.builtin import Builtin
 
         return Builtin(BUILTIN)
-    raise ModelError(f"no model is called {name!r}; there is: builtin (that is {BUILTIN})")
+    folder = Path(name)
+    if (folder / "model.json").is_file():  # such as `mmsearch train` leaves behind
+        from mmsearch.encoders.builtin import Builtin
+
+        return Builtin(folder.name, folder)
+    raise ModelError(
+        f"no model is called {name!r}; there is: builtin (that is {BUILTIN}), "
+        "or the folder of a training run"
+    )
+
+
+def reservations(name: str) -> list[str]:
+    """Why the training run of that folder is not offered; empty for any other model."""
+    try:
+        card = json.loads((Path(name) / "model.json").read_text(encoding="utf-8"))
+        return [] if card.get("offered", True) else [str(reason) for reason in card["reasons"]]
+    except (OSError, ValueError, KeyError):
+        return []
