@@ -70,7 +70,9 @@ Three teachers, all Apache-2.0, gave start weights and targets:
    negatives; the classifier of the image teacher still reads its classes from the tower, and sentences of every kind stay
    where the text teacher puts them. The first {config/frozen} of the backbone's 19 layers stay as they started. Random
    crops, mirrored and brightened; weights are averaged over steps.
-3. A head for sounds, on YAMNet's frozen features and against the finished text tower.
+3. A head for sounds, on YAMNet's frozen features and against the finished towers: a clip finds the names of its class
+   (half of the clips are mixtures of two) and photos of what makes its sound, and YAMNet's opinion over AudioSet's 521
+   classes holds in the shared space too, on clips and on synthetic features of classes that no clip has.
 
 Settings and losses: `mmsearch/training/recipe/config.py`; where this model's run departed from the recipe stands in `model.json`.
 
