@@ -38,15 +38,21 @@ def add(towers: Mapping[str, nn.Module], rank: int, frozen: Collection[str]) -> 
     from peft import LoraConfig, inject_adapter_in_model
 
     for name, tower in towers.items():
-        if name not in frozen:
-            inside = [child for child, module in tower.named_modules() if _takes_one(module)]
-            # inside nn.MultiheadAttention weights are used without their module being called
-            attention = [
-                c for c, m in tower.named_modules() if isinstance(m, nn.MultiheadAttention)
-            ]
-            targets = [c for c in inside if not c.startswith(tuple(f"{a}." for a in attention))]
+        if name not in frozen and (targets := _targets(tower)):
             config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
             inject_adapter_in_model(config, tower)
+        else:
+            tower.requires_grad_(False)
+
+
+def _targets(tower: nn.Module) -> list[str]:
+    """Names of what takes an adapter.
+
+    Not what is inside nn.MultiheadAttention: its weights are used without their module's call.
+    """
+    modules = dict(tower.named_modules())
+    inside = tuple(f"{n}." for n, m in modules.items() if isinstance(m, nn.MultiheadAttention))
+    return [n for n, m in modules.items() if _takes_one(m) and not n.startswith(inside)]
 
 
 def _takes_one(module: nn.Module) -> bool:

@@ -62,7 +62,7 @@ class Learner:
     def embed(self, kind: Modality, inputs: Sequence[Any]) -> Rows:
         """(n, dim) unit rows of pictures, sounds or texts, as they are."""
         self.model.eval()
-        with torch.no_grad(), self.device.autocast():
+        with torch.no_grad(), self._precision():
             parts = _parts(inputs, self.config.batch)
             rows = [self.model.head(kind, self._below(kind, part)).float() for part in parts]
         found: Rows = torch.cat(rows).cpu().numpy()
@@ -128,17 +128,21 @@ class Learner:
         """(n, width) of what `embed` takes, without a graph."""
         self.model.eval()
         parts = _parts(inputs, self.config.batch)
-        with torch.no_grad(), self.device.autocast():
+        with torch.no_grad(), self._precision():
             return torch.cat([self._below(kind, part) for part in parts])
 
     def _below(self, kind: Modality, inputs: Sequence[Any]) -> Tensor:
         """(n, width) of what lies below the head."""
         return self.model.features(kind, self.model.collate(kind, inputs))
 
+    def _precision(self) -> torch.autocast:
+        kind = self.device.device.type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.config.bf16)
+
     def _rows(self, kind: Modality, inputs: Any) -> Tensor:
         """(n, dim) unit rows, with a graph unless the tower is frozen."""
         graph = torch.is_grad_enabled() and kind not in self.config.freeze
-        with torch.set_grad_enabled(graph), self.device.autocast():
+        with torch.set_grad_enabled(graph), self._precision():
             features = inputs if self._captions else self._below(kind, inputs)
             return self.model.head(kind, features).float()
 

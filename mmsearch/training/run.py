@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from mmsearch.training.dual import DualEncoder
 
 
+# What a run that was killed before it had a config.json may leave, and may be written over.
+_EARLY = {"LOCK", "metrics.jsonl", "bad.jsonl", "checkpoint.pt", "checkpoint.pt.part"}
+
+
 class RunFolder:
     """One run folder; of several processes, one `writes`.
 
@@ -51,10 +55,10 @@ class RunFolder:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            strange = sorted(os.listdir(self.path))
+            strange = sorted(set(os.listdir(self.path)) - _EARLY)
         except OSError as error:
             raise storage_error(error, self.path) from error
-        if strange and strange != ["LOCK"]:
+        if strange:
             raise TrainingError(f"{self.name} is not empty ({strange[0]}); give another --out")
 
     def write(self, name: str, data: bytes) -> None:
@@ -119,7 +123,7 @@ class RunFolder:
             return
         with tempfile.TemporaryDirectory(dir=self.path, prefix=".export-") as place:
             made = Path(place)
-            model.export(made, self.path.name, facts)
+            model.export(made, self.path.resolve().name, facts)
             names = sorted(os.listdir(made))
             names.sort(key=lambda name: name == "model.json")  # which says that all is there
             state = {key: value.contiguous().clone() for key, value in model.state_dict().items()}

@@ -105,9 +105,7 @@ def train(
     config.check()
     from accelerate import Accelerator
 
-    device = Accelerator(
-        mixed_precision="bf16" if config.bf16 else "no", cpu=not torch.accelerator.is_available()
-    )
+    device = Accelerator(cpu=not torch.accelerator.is_available())
     if config.batch % device.num_processes:
         raise UsageError(
             f"--batch is a multiple of {device.num_processes}, the number of processes"
@@ -263,19 +261,23 @@ def _read(
     images = Path(config.images) if config.images is not None else None
     listed, bad = read_pairs([Path(place) for place in config.pairs], images)
     usable: list[Pair] = []
+    told = time.monotonic()
     for found in usable_pairs(listed, partial(decode, wanted=wanted), config.workers):
         if isinstance(found, Bad):
             bad.append(found)
         else:
             usable.append(found)
+        if time.monotonic() - told > 5:
+            told = time.monotonic()
+            note(f"read {len(usable):,} of {len(listed):,} files")
         if stop():
             return usable, bad
     pairs = merged(usable)
     if len(pairs) < 2:
-        told = "; ".join(f"{entry.name}: {entry.reason}" for entry in bad[:3])
+        reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in bad[:3])
         raise TrainingError(
             f"{', '.join(config.pairs)}: two pairs are the least, {len(pairs)} can be used"
-            + (f" ({told})" if told else "")
+            + (f" ({reasons})" if reasons else "")
         )
     return pairs, bad
 
