@@ -1,24 +1,41 @@
 """Tokenizers of open_clip as the one JSON file that our encoders read: the same ids for a text.
 
-One thing is left out: ftfy's repair of wrongly decoded text ("cafÃ©"), for which JSON has no words.
+Two things are left out, for which JSON has no words: ftfy's repair of wrongly decoded text
+("cafÃ©"), and entities of HTML ("&amp;").
 """
 
 from __future__ import annotations
 
 import string
+import unicodedata
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 # What CLIP's tokenizer takes for words: contractions, letters, single digits, other signs.
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
-_SPACES = [normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "), normalizers.Strip()]
+# What ftfy does to any text: ligatures and signs of another width become plain ones, quotation
+# marks straight; control characters go.
+_LIGATURES = "ĲĳŉǄǅǆǇǈǉǊǋǌǱǲǳﬀﬁﬂﬃﬄ"
+_WIDE = map(chr, range(0xFF01, 0xFFF0))
+_PLAIN = {sign: unicodedata.normalize("NFKC", sign) for sign in (*_LIGATURES, *_WIDE)}
+_REPAIR = [
+    *(normalizers.Replace(sign, plain) for sign, plain in _PLAIN.items() if plain != sign),
+    normalizers.Replace(Regex("[\u02bc\u2018-\u201b]"), "'"),
+    normalizers.Replace(Regex("[\u201c-\u201f]"), '"'),
+    normalizers.Replace(
+        Regex(r"[\x00-\x08\x0b\x0e-\x1f\x7f\x{206a}-\x{206f}\x{feff}\x{fff9}-\x{fffc}]"), ""
+    ),
+    normalizers.NFC(),
+]
+_SPACES = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
 _PUNCTUATION = Regex("[" + "".join(f"\\{sign}" for sign in string.punctuation) + "]")
 CLEANING = {
-    "whitespace": _SPACES,
-    "lower": [*_SPACES, normalizers.Lowercase()],
+    "whitespace": [*_REPAIR, *_SPACES],
+    "lower": [*_REPAIR, *_SPACES, normalizers.Lowercase()],
     "canonicalize": [
+        *_REPAIR,
         normalizers.Replace("_", " "),
         normalizers.Replace(_PUNCTUATION, ""),
         normalizers.Lowercase(),
@@ -28,7 +45,10 @@ CLEANING = {
 
 
 def clip_tokenizer(theirs: Any, clean: str) -> Tokenizer:
-    """CLIP's byte-pair encoding; theirs: an open_clip.SimpleTokenizer."""
+    """CLIP's byte-pair encoding; theirs: an open_clip.SimpleTokenizer.
+
+    The marks of begin and end are put around a text; in a text they are words like others.
+    """
     tokenizer = Tokenizer(
         models.BPE(theirs.encoder, list(theirs.bpe_ranks), end_of_word_suffix="</w>")
     )
@@ -40,7 +60,6 @@ def clip_tokenizer(theirs: Any, clean: str) -> Tokenizer:
         ]
     )
     first, last = (theirs.decoder[i] for i in (theirs.sot_token_id, theirs.eot_token_id))
-    tokenizer.add_special_tokens([AddedToken(t, normalized=True) for t in (first, last)])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{first} $A {last}",
         special_tokens=[(first, theirs.sot_token_id), (last, theirs.eot_token_id)],

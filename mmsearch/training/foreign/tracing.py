@@ -25,6 +25,18 @@ class _Bytes(nn.Module):
         return out
 
 
+class _Ids(nn.Module):
+    """The same with the inputs by name."""
+
+    def __init__(self, tower: Texts):
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        out: Tensor = self.tower(ids, mask)
+        return out
+
+
 def traced_graph(tower: Pictures | Texts) -> onnx.ModelProto:
     """The graph of a tower: inputs and output have the names and shapes of our own.
 
@@ -36,7 +48,7 @@ def traced_graph(tower: Pictures | Texts) -> onnx.ModelProto:
         inputs = {"pixels": torch.zeros(2, tower.size, tower.size, 3, dtype=torch.uint8)}
         shapes: tuple[dict[int, object], ...] = ({0: n},)
     else:
-        module = tower
+        module = _Ids(tower)
         t = torch.export.Dim("t", max=tower.context)
         row = torch.ones(2, min(5, tower.context), dtype=torch.int64)
         inputs = {"ids": row, "mask": row.clone()}
@@ -50,11 +62,15 @@ def traced_graph(tower: Pictures | Texts) -> onnx.ModelProto:
         module.eval(),
         tuple(inputs.values()),
         input_names=list(inputs),
-        output_names=["embedding"],
         dynamic_shapes=shapes,
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
     )
     assert program is not None
+    graph = program.model.graph
+    for value in (value for node in graph for value in node.outputs):
+        if value.name == "embedding":  # as CLIP of transformers calls its patches
+            value.name = "embedding_inside"
+    graph.outputs[0].name = "embedding"
     return sign(program.model_proto, tower)
