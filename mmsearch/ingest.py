@@ -368,7 +368,8 @@ class Ingest:
         if pending.content_id is not None:
             if pending.gone:
                 return "added", None
-            return "unchanged" if pending.content_id == content_id else "changed", None
+            same = self.catalog.holds(pending.content_id, ready.content.digest)
+            return "unchanged" if same else "changed", None
         if content_id is None:
             return "added", None
         origin = self._origin(content_id)

@@ -97,6 +97,13 @@ class Contents(Session):
                 found.update((digest, id) for digest, id in rows)
         return found
 
+    def holds(self, content_id: int, digest: bytes) -> bool:
+        """Whether a content has this digest, perhaps as an older model's (see `supersede`)."""
+        query = select(contents.c.digest).where(contents.c.id == content_id)
+        with self.snapshot():
+            found: bytes | None = self._connection.execute(query).scalar()
+        return found is not None and found[: len(digest)] == digest
+
     def put_content(self, content: Content, space_id: int, rows: Vectors) -> int:
         """Add a content with its (parts, dim) unit rows, in the order of its parts; its id."""
         content_id = self._insert(
