@@ -94,7 +94,7 @@ def image_teacher(data: Path) -> Teacher:
     try:
         from mmsearch.training.export import classifier_graph
         from mmsearch.training.towers import mobilenet_from_tflite
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtra("measuring the image teacher", "train") from error
     path = data / "teachers" / "mobilenet_v2_1.0_224_int8.tflite"
     graph = classifier_graph(*mobilenet_from_tflite(path)).SerializeToString()

@@ -60,7 +60,7 @@ def through_unseen_heads(
         from mmsearch.training.recipe.export import hear
         from mmsearch.training.recipe.sounds import train_sound_head
         from mmsearch.training.towers import yamnet_from_tflite
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtra("measuring the head for sounds", "train") from error
     trunk = read_tower(encoder.folder / "audio.onnx").backbone.state_dict()
     yamnet, _, _ = yamnet_from_tflite(data / "teachers" / "yamnet_int8.tflite")

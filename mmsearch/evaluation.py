@@ -111,11 +111,11 @@ def best_ranks(queries: Vectors, items: Vectors, query_of: Ids, item_of: Ids) ->
     return np.concatenate(ranks)
 
 
-def served(photos: Sequence[CaptionedPhoto], model: str) -> dict[str, Recalls | None]:
+def served(photos: Sequence[CaptionedPhoto], model: str) -> dict[str, Recalls]:
     """The same recalls from libraries of their own, in a temporary folder, through their query.
 
     One library has the photos and is asked with every caption; the other has every caption as a
-    text file and is asked with every photo. "image_to_text" is None where libraries take no text.
+    text file and is asked with every photo. Equal captions come in the library's own order.
     """
     with TemporaryDirectory(prefix="mmsearch-") as name:
         place = Path(os.path.realpath(name))
@@ -128,7 +128,7 @@ def served(photos: Sequence[CaptionedPhoto], model: str) -> dict[str, Recalls | 
                 path = texts / f"{row:06}-{number}.txt"
                 path.write_text(caption, encoding="utf-8")
                 owner[str(path)] = row
-        found: dict[str, Recalls | None] = {"image_to_text": None}
+        found: dict[str, Recalls] = {}
         with open_library(place / "of-photos", model=model) as library:
             library.index([photo.path for photo in photos])
             asked = (
@@ -136,9 +136,9 @@ def served(photos: Sequence[CaptionedPhoto], model: str) -> dict[str, Recalls | 
             )
             found["text_to_image"] = recalls(_served_ranks(library, asked, owner))
         with open_library(place / "of-texts", model=model) as library:
-            if library.index(texts).added:
-                pictures = ((row, image(photo.path)) for row, photo in enumerate(photos))
-                found["image_to_text"] = recalls(_served_ranks(library, pictures, owner))
+            library.index(texts)
+            pictures = ((row, image(photo.path)) for row, photo in enumerate(photos))
+            found["image_to_text"] = recalls(_served_ranks(library, pictures, owner))
     return found
 
 

@@ -131,8 +131,7 @@ def print_recall(found: dict[str, Any]) -> None:
     print(f"{'':24}    R@1    R@5   R@10")
     for place, recalls in (("embeddings", found), ("a library", found["search"])):
         for direction in ("text_to_image", "image_to_text"):
-            values = (recalls[direction] or {}).values()
-            shown = " ".join(f"{value:6.3f}" for value in values) or "  takes no text yet"
+            shown = " ".join(f"{value:6.3f}" for value in recalls[direction].values())
             print(f"{direction.replace('_', ' ')}, {place:10} {shown}")
 
 
