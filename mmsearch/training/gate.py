@@ -67,10 +67,10 @@ def held_out_recall(embed: Embed, pairs: Sequence[Pair], loaded: Sequence[Any]) 
 
 def general_recall(embed: Embed, size: int | None) -> Recalls:
     """Recall on what the package itself knows. size: of a picture; None: no image tower."""
-    lines = [line.split(": ", 1) for line in glosses()]
-    terms = list(dict.fromkeys(term for term, _ in lines))
-    relevant = np.array([[owner == term for owner, _ in lines] for term in terms])
-    texts = embed(Modality.TEXT, terms), embed(Modality.TEXT, [gloss for _, gloss in lines])
+    lines = {tuple(line.split(": ", 1)) for line in glosses()}
+    terms, looks = (sorted({line[part] for line in lines}) for part in (0, 1))
+    relevant = np.array([[(term, look) in lines for look in looks] for term in terms])
+    texts = embed(Modality.TEXT, terms), embed(Modality.TEXT, looks)
     found = {"word_to_gloss": recalls(*texts, relevant)}
     if size:
         pictures = drawings(_DRAWINGS, terms, seed=0)
