@@ -28,13 +28,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from mmsearch import __version__
 from mmsearch.errors import TrainingError, UsageError
 from mmsearch.locking import WriterLock
 from mmsearch.training import curve, gate
@@ -134,7 +134,7 @@ def _train(  # noqa: PLR0915 - one run, read from top to bottom
 ) -> Trained:
     learner = Learner(config, device)
     pairs, bad = _read(config, learner.wanted, note, stop)
-    if stop():
+    if _any(stop(), device):
         return Trained(bad, begun=resume)
     training, kept = held_out(pairs, config.held_out)
     kept = kept[: config.measured]
@@ -142,7 +142,7 @@ def _train(  # noqa: PLR0915 - one run, read from top to bottom
     facts = {
         "config": asdict(config),
         "data": {"sha256": data_hash(pairs), "trained_on": len(training), "held_out": len(kept)},
-        "versions": {name: version(name) for name in ("mmsearch", "torch", "numpy")},
+        "versions": {"mmsearch": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
     if resume and folder.read_json("config.json")["data"] != facts["data"]:
         raise TrainingError(
@@ -166,7 +166,7 @@ def _train(  # noqa: PLR0915 - one run, read from top to bottom
         learner.keep_features(training)
         config = replace(config, augment=False)
     share = (device.process_index, device.num_processes)
-    batches = Batches(training, config, learner.wanted, share)
+    batches = Batches(training, config, learner.wanted, share, cached=config.heads_only)
     if resume:
         state = folder.load_checkpoint()
         learner.load(state)
