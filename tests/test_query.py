@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import wave
@@ -12,9 +13,11 @@ import pytest
 from conftest import COLOURS, FakeEncoder, colour_row, inject, paint, unit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import mmsearch
 from mmsearch.catalog import Catalog, Content, Part
+from mmsearch.cli import app
 from mmsearch.embedding import ask
 from mmsearch.errors import LoadError, ModelError, UsageError
 from mmsearch.language import file, parse
@@ -323,3 +326,27 @@ def test_a_filter_over_all_modalities(mixed):
     names = {hit.path.name for hit in mixed.query("red", where='name != "red.png"')}
     assert names == {"tones.wav", "notes.txt"}
     assert mixed.query("red", where="width > 1", modality="audio") == []
+
+
+def test_the_command_line_takes_and_tells_all_three(mixed, photos, tmp_path):
+    """The table says which seconds and what a passage says; --audio and --text-file ask."""
+    run, index = CliRunner(), ["--index", str(mixed.folder)]
+    lines = run.invoke(app, ["query", "red", *index]).stdout.splitlines()
+    told = {line.split(maxsplit=2)[2] for line in lines}
+    words = "red " * 18
+    assert told == {
+        f"{photos / 'red.png'}",
+        f"{photos / 'tones.wav'}  0:00–0:02", f"{photos / 'tones.wav'}  0:02–0:04",
+        f"{photos / 'notes.txt'}  {words}…", f"{photos / 'notes.txt'}  {('blue ' * 15)[:72]}…",
+    }  # fmt: skip
+    low, text = hum(tmp_path / "low.wav", 300), tmp_path / "green.txt"
+    text.write_text("green")
+    asked = ["query", "--audio", str(low), "--text-file", str(text), "--json", *index]
+    [hit] = json.loads(run.invoke(app, [*asked, "--type", "image"]).stdout)
+    assert hit["score"] == pytest.approx(2**-0.5, abs=0.02)
+    [first, *_] = json.loads(run.invoke(app, [*asked, "--type", "audio"]).stdout)
+    assert (first["start"], first["end"], first["modality"]) == (0.0, 2.0, "audio")
+    out = tmp_path / "rows.npy"
+    embedded = ["embed", "--type", "audio", "--out", str(out), str(low), str(photos / "tones.wav")]
+    assert run.invoke(app, embedded).exit_code == 0
+    assert np.load(out) == pytest.approx(np.stack([unit(1, 0, 0), unit(1, 0, 1)]), abs=0.02)
