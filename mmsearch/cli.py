@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="mmsearch",
-    help="Find pictures by meaning. Everything stays on this machine.\n\n"
+    help="Find pictures, sounds and texts by meaning. Everything stays on this machine.\n\n"
     'First: mmsearch index ./photos   Then: mmsearch query "a dog on grass"',
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help costs half the start-up of the decorated one
@@ -96,7 +96,7 @@ def _open(index: Path | None, model: str | None = None, **settings: Any) -> Libr
 def version(
     show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Find pictures by meaning."""
+    """Find pictures, sounds and texts by meaning."""
     if show:
         from mmsearch import __version__
 
@@ -108,7 +108,7 @@ def version(
 def index(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATH", help="Folders or pictures; none: all known roots."),
+        typer.Argument(metavar="PATH", help="Folders or files; none: all known roots."),
     ] = None,
     index: Index = None,
     model: Model = None,
@@ -128,11 +128,11 @@ def index(
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what would happen; no picture is decoded for it."),
+        typer.Option("--dry-run", help="Say what would happen; nothing is decoded for it."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Index folders of pictures; run again, only what changed is read."""
+    """Index pictures, sounds and texts; run again, only what changed is read."""
     from mmsearch.printing import Meter, note, print_json, print_report
 
     gc.enable()

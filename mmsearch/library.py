@@ -162,7 +162,7 @@ class Library:
 
     def _refuse_empty_start(self, asked: list[bytes]) -> None:
         if not asked:
-            raise UsageError(f"nothing is indexed in {self.folder} yet: name a folder of pictures")
+            raise UsageError(f"nothing is indexed in {self.folder} yet: name a folder")
         for path in asked:
             if not os.path.exists(path):
                 raise UsageError(f"no such file or folder: {display(path)}")

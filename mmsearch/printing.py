@@ -103,7 +103,7 @@ def print_report(report: Report) -> None:
     counts = [
         (report.added, "added"), (report.changed, "changed"), (report.moved, "moved"),
         (report.copied, "copied"), (report.gone, "gone"), (report.offline, "offline"),
-        (report.unchanged, "unchanged"), (report.skipped, "skipped (not pictures)"),
+        (report.unchanged, "unchanged"), (report.skipped, "skipped (other types)"),
         (len(report.failures), "failed"),
     ]  # fmt: skip
     said = [f"{count:,} {verb if word == 'added' else ''}{word}" for count, word in counts if count]

@@ -87,7 +87,7 @@ def usage(done):
 def test_index_says_what_it_did(made):
     """Counts on stdout, progress on stderr, exit code 0."""
     assert made.first.returncode == 0
-    assert made.first.stdout == b"5 added, 1 skipped (not pictures)\n"
+    assert made.first.stdout == b"5 added, 1 skipped (other types)\n"
     assert re.fullmatch(
         rb"(indexed \d+ of 6, 0 failed, \d+ files/s, \d+:\d\d left\n)+", made.first.stderr
     )
@@ -97,7 +97,7 @@ def test_index_again_and_without_a_path(made, mm):
     """Nothing to read, nothing on stderr."""
     for arguments in ([made.photos], []):
         done = mm("index", *arguments)
-        assert done.stdout == b"5 unchanged, 1 skipped (not pictures)\n"
+        assert done.stdout == b"5 unchanged, 1 skipped (other types)\n"
 
 
 def test_index_json(made, mm):
@@ -496,7 +496,7 @@ def test_a_missing_path(made, mm, tmp_path, run_cli):
         assert said == f"no such file or folder: {path}"
     assert not (tmp_path / "none").exists()
     said = one_line(run_cli("index", "--index", tmp_path / "none"), 2)
-    assert said.endswith("yet: name a folder of pictures")
+    assert said.endswith("yet: name a folder")
     said = one_line(run_cli("query", "./nowhere.png", "--index", made.index), 1)
     assert said == "nowhere.png: No such file or directory"
 
