@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mmsearch.errors import ModelError
 from mmsearch.records import ImageInput, Modality
 from mmsearch.training.dual import DualEncoder
+from mmsearch.training.foreign.hub import fetching
 from mmsearch.training.foreign.parts import Pictures, Projection, Texts
 from mmsearch.training.towers import LogitScale
 
@@ -27,6 +29,7 @@ class _Half(nn.Module):
         self.model = getattr(network, f"{part}_model")
         name = "visual_projection" if part == "vision" else "text_projection"
         self.projection = getattr(network, name, nn.Identity())  # SigLIP has none of its own
+        self.float()  # as saved it may be of half the precision
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Pixels or ids to rows of the shared space, of any length."""
@@ -63,19 +66,20 @@ def start(said: str) -> DualEncoder:
 
     Raises ModelError. Weights come from safetensors only, and no code of a model's is run.
     """
-    local = {"local_files_only": Path(said).is_dir()}
-    try:
-        config = transformers.AutoConfig.from_pretrained(said, **local)
-        if config.model_type not in KINDS:
-            raise ModelError(
-                f"transformers:{said} is of the kind {config.model_type}; there is: "
-                + ", ".join(KINDS)
-            )
-        network = transformers.AutoModel.from_pretrained(said, use_safetensors=True, **local).eval()
-        pictures = transformers.AutoImageProcessor.from_pretrained(said, **local)
-        texts = transformers.AutoTokenizer.from_pretrained(said, **local)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"transformers:{said} cannot be loaded: {error}") from error
+    plainly = {"trust_remote_code": False}  # else it asks, and a yes runs what the model brings
+    with fetching(not Path(said).is_dir()):
+        try:
+            config = transformers.AutoConfig.from_pretrained(said, **plainly)
+            if config.model_type not in KINDS:
+                raise ModelError(
+                    f"transformers:{said} is of the kind {config.model_type}; there is: "
+                    + ", ".join(KINDS)
+                )
+            network = transformers.AutoModel.from_pretrained(said, use_safetensors=True, **plainly)
+            pictures = transformers.AutoImageProcessor.from_pretrained(said, **plainly)
+            texts = transformers.AutoTokenizer.from_pretrained(said, **plainly)
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
+            raise ModelError(f"transformers:{said} cannot be loaded: {error}") from error
     if not hasattr(texts, "backend_tokenizer"):
         raise ModelError(f"the tokenizer of {said} has no JSON form; its folder needs one that has")
     plain = config.to_dict()
