@@ -35,9 +35,7 @@ def measure(encoder: Builtin, data: Path, work: Path) -> dict[str, Any]:
         missing = {"skipped": f"{encoder.name} has no tower for sounds"}
         return {"esc50": missing, "sound_to_picture": missing}
     clips = esc50.clips(data)
-    shipped = np.concatenate(
-        [encoder.encode(Modality.AUDIO, [first_window(clip.path, want)]) for clip in clips]
-    )
+    shipped = np.stack([as_shipped(encoder, want, clip.path) for clip in clips])
     folds = np.array([clip.fold for clip in clips])
     unseen = through_unseen_heads(encoder, folds, data, work)
     categories = [clip.category for clip in clips]
@@ -75,10 +73,12 @@ def through_unseen_heads(
     return unseen
 
 
-def first_window(path: Path, want: AudioInput) -> Floats:
-    """The first five seconds of a file: all of a clip."""
+def as_shipped(encoder: Builtin, want: AudioInput, path: Path) -> Floats:
+    """(dim,): the renormalised mean of a file's windows, as `mmsearch.embed` has it."""
     with path.open("rb") as file:
-        return next(sounds.windows(file, want)).samples
+        parts = [window.samples for window in sounds.windows(file, want)]
+    row = encoder.encode(Modality.AUDIO, parts).sum(axis=0)
+    return row / np.linalg.norm(row)
 
 
 def _classes(
