@@ -355,6 +355,8 @@ def _outcome(job: Job, answer: dict[str, Any], parts: int) -> Outcome:
     if "reason" in answer:
         reason = Reason(answer["reason"])
         return Outcome(job, state=state, reason=reason, message=answer["message"])
+    if job.decode and not parts:
+        raise ValueError("a file without parts has a reason")
     return Outcome(
         job, state, bytes.fromhex(answer["digest"]), Modality(answer["modality"]),
         answer["format"], answer.get("width"), answer.get("height"), parts,

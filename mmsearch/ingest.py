@@ -80,6 +80,7 @@ class Ingest:
         self._begun: dict[
             bytes, bytes
         ] = {}  # digests by path of files that more pieces may come of
+        self._owners: dict[bytes, bytes] = {}  # by digest, of copies the one whose pieces are used
         # encoded, by digest: a row for each piece, None where the model gave no usable one
         self._rows: dict[bytes, list[tuple[Row | None, Part]]] = {}
         self._known: dict[bytes, int] = {}  # content ids by digest, as far as the batch asked
@@ -215,7 +216,10 @@ class Ingest:
             if self._begun.get(path) != answer.digest:  # begun again, and changed meanwhile
                 self._drop_pieces(path)
             self._begun[path] = answer.digest
-            self._pieces.append(answer)
+            if answer.number == 0:
+                self._owners.setdefault(answer.digest, path)
+            if self._owners.get(answer.digest) == path:
+                self._pieces.append(answer)
             if len(self._pieces) >= _ENCODE:
                 self._encode()
             return
@@ -246,10 +250,12 @@ class Ingest:
             self._submit(pending, decode=True)
 
     def _drop_pieces(self, path: bytes) -> None:
+        """Forget what came of a file that failed."""
         digest = self._begun.get(path)
-        if digest is not None:
+        if digest is not None and self._owners.get(digest) == path:
             self._pieces = [piece for piece in self._pieces if piece.digest != digest]
             self._rows.pop(digest, None)
+            del self._owners[digest]
 
     def _look_up(self, digests: list[bytes]) -> None:
         self._known |= self.catalog.content_ids([d for d in digests if d not in self._known])
@@ -264,11 +270,12 @@ class Ingest:
 
     def _encode(self) -> None:
         """Turn the waiting pieces into vectors, each content once; pass on what is whole."""
-        self._look_up(list({piece.digest for piece in self._pieces}))
+        digests = {piece.digest for piece in self._pieces}
+        self._look_up([*digests, *(r.content.digest for r in self._decoded if r.content)])
         counts = Counter({digest: len(rows) for digest, rows in self._rows.items()})
         new: dict[Modality, list[Piece]] = {}
         for piece in self._pieces:
-            # of copies that are read side by side, whichever comes to a piece first
+            # a file that is begun again brings its first pieces a second time
             if piece.digest not in self._known and piece.number == counts[piece.digest]:
                 counts[piece.digest] += 1
                 new.setdefault(piece.modality, []).append(piece)
@@ -288,9 +295,11 @@ class Ingest:
     def _weigh(self, ready: _Ready) -> None:
         """Pass on a file that was decoded, if it has a good vector for each of its pieces."""
         assert ready.content is not None
-        rows = self._rows.get(ready.content.digest, [])
-        if ready.content.digest not in self._known:
-            if len(rows) < ready.items:  # a copy that failed half way had encoded some of them
+        digest = ready.content.digest
+        if digest not in self._known:
+            rows = self._rows.get(digest, [])
+            # a copy whose pieces are used instead of these may yet fail, or has failed
+            if self._owners.get(digest) in self._begun or len(rows) < ready.items:
                 self._submit(ready.pending, decode=True)
                 return
             if any(row is None for row, _ in rows):
@@ -326,8 +335,8 @@ class Ingest:
                     fates.append((ready, self._write(ready)))
         for ready, fate in fates:
             self._settle(ready, fate)
-        unfinished = set(self._begun.values())
-        self._rows = {d: rows for d, rows in self._rows.items() if d in unfinished}
+        self._owners = {d: path for d, path in self._owners.items() if path in self._begun}
+        self._rows = {d: rows for d, rows in self._rows.items() if d in self._owners}
         self._known.clear()
 
     def _write(self, ready: _Ready) -> str:

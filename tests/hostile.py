@@ -1,13 +1,14 @@
-"""Pictures good and hostile, and a folder full of both.
+"""Pictures and sounds good and hostile, and a folder full of them.
 
 `make_hostile_folder` writes a few hundred files of every kind that the rows 27 and 29 to
-46 of the list of faults name, and tells what must become of each. The builders below it
+53 of the list of faults name, and tells what must become of each. The builders below it
 are for tests that need a single file.
 """
 
 from __future__ import annotations
 
 import base64
+import codecs
 import importlib.util
 import io
 import os
@@ -19,10 +20,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import soundfile
 from PIL import Image, ImageDraw, features
 
 import mmsearch
-from mmsearch.records import Reason
+from mmsearch.encoders import open_encoder
+from mmsearch.records import Modality, Reason
 
 # What must become of a file; any other value is the Reason code it must be named with.
 INDEXED = "indexed"
@@ -115,6 +118,46 @@ def files_of_each_format(picture: Image.Image) -> dict[str, bytes]:
     if HAS_HEIF:
         found["still.heic"] = HEIC
     return found
+
+
+def tones(seconds: float, rate: int, channels: int = 0, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Something like a sound: float32 tones that swell, a little noise; (n,) or (n, channels)."""
+    draw_from = np.random.default_rng(seed)
+    at = np.arange(round(seconds * rate)) / rate
+    mixed = 0.004 * draw_from.normal(size=at.size)
+    for hertz in draw_from.uniform(80, min(rate / 2, 6000) * 0.8, 4):
+        mixed += 0.1 * np.sin(2 * np.pi * hertz * at) * (1 + np.sin(6 * at + hertz)) / 2
+    mixed = mixed.astype(np.float32)
+    return np.stack([mixed * (1 - n / 9) for n in range(channels)], axis=1) if channels else mixed
+
+
+def encoded_sound(samples: np.ndarray[Any, Any], rate: int, kind: str, subtype: str) -> bytes:
+    """The bytes of a sound file of libsndfile's format `kind`."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+def sparse_wav(path: os.PathLike[str], seconds: int, rate: int, loud: Iterable[int]) -> None:
+    """An RF64 of 64-bit floats that takes a few blocks of the disk: silent but for seconds."""
+    size = seconds * rate * 8
+    head = b"RF64\xff\xff\xff\xffWAVEds64" + struct.pack("<IQQQI", 28, size + 72, size, size, 0)
+    head += b"fmt " + struct.pack("<IHHIIHH", 16, 3, 1, rate, rate * 8, 8, 64)
+    head += b"data\xff\xff\xff\xff"
+    with open(path, "wb") as file:
+        file.write(head)
+        for start in loud:
+            file.seek(len(head) + start * rate * 8)
+            file.write(tones(1, rate).astype("<f8").tobytes())
+        file.truncate(len(head) + size)
+
+
+def without_xing(mp3: bytes) -> bytes:
+    """The same MP3 without its first frame, which counts the others."""
+    at = mp3.index(b"\xff\xfb", 2)
+    while b"Xing" in mp3[at : at + 300] or b"Info" in mp3[at : at + 300]:
+        at = mp3.index(b"\xff\xfb", at + 2)
+    return mp3[at:]
 
 
 # -- builders of what no library would write ---------------------------------------------
@@ -295,8 +338,8 @@ def make_hostile_folder(folder: str | bytes, seed: int) -> dict[bytes, str]:
     """
     maker = _Maker(os.fsencode(folder), random.Random(seed))
     for part in (
-        _formats, _strange_but_good, _names, _twins, _dates, _other_types, _hidden, _wrong_names,
-        _truncated, _over_budget, _lies, _junk, _not_regular, _forbidden,
+        _formats, _strange_but_good, _names, _twins, _dates, _other_types, _texts, _sounds,
+        _hidden, _wrong_names, _truncated, _over_budget, _lies, _junk, _not_regular, _forbidden,
     ):  # fmt: skip
         part(maker)
     return maker.expected
@@ -309,6 +352,7 @@ class _Maker:
         self.root = root
         self.choose = choose
         self.expected: dict[bytes, str] = {}
+        self.hears = Modality.AUDIO in open_encoder("builtin").modalities
         self._seeds = iter(range(choose.randrange(10**6), 10**9))
 
     def picture(self, width: int = 96, height: int = 72) -> Image.Image:
@@ -438,20 +482,70 @@ def _dates(make: _Maker) -> None:
 
 
 def _other_types(make: _Maker) -> None:
-    """Row 44: what is no picture and does not say it were one is counted and left."""
+    """Row 44: what is none of the three and does not say it were is counted and left."""
     for name, data in {
-        "notes.txt": b"BM is not always a bitmap, nor P6 a pixmap.\n", "empty.txt": b"",
         "empty": b"", "page.html": b"<html><body>no</body></html>", "drawing.svg": SVG,
         "drawing.eps": EPS, "paper.pdf": PDF, "old.wmf": WMF, "stars.fits": FITS, "pack.zip": ZIP,
-        "song.mp3": b"ID3\4" + bytes(60), "film.mp4": b"\0\0\0\x18ftypmp42" + bytes(40),
-        "sound.wav": b"RIFF\x24\0\0\0WAVEfmt " + bytes(24), "program": b"\x7fELF" + bytes(99),
+        "film.mp4": b"\0\0\0\x18ftypmp42" + bytes(40), "program": b"\x7fELF" + bytes(99),
         "camera.cr2": b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "icon.ico": b"\0\0\1\0" + bytes(99),
         "photoshop.psd": b"8BPS\0\1" + bytes(99), "list.csv": b"P6,1,2\nP5,3,4\n",
-        "notes.jpg.txt": b"a text", ".jpg.d/notes": b"hidden", "random.bin": bytes(range(256)),
+        ".jpg.d/notes": b"hidden", "random.bin": bytes(range(256)),
     }.items():  # fmt: skip
         make.put(f"other/{name}", data, UNSEEN if name.startswith(".") else SKIPPED)
+    film = b"OggS\0\2" + bytes(22) + b"\x80theora" + bytes(99)
+    make.put("other/film.ogv", film, SKIPPED)
     sparse(make.path("other/disk.img"), b"")
     make.expected[b"other/disk.img"] = SKIPPED
+
+
+def _texts(make: _Maker) -> None:
+    """Row 53: a text is what says so in its name and has words; nothing else is asked of it."""
+    for name, data, becomes in (
+        ("notes.txt", b"BM is not always a bitmap, nor P6 a pixmap.\n", INDEXED),
+        ("notes.jpg.txt", b"a text", INDEXED),
+        ("marked.md", codecs.BOM_UTF8 + b"# A heading\n\n*some* words", INDEXED),
+        ("wide.txt", codecs.BOM_UTF16_LE + "wide words".encode("utf-16-le"), INDEXED),
+        ("latin.txt", "V\u00f6gel im Gr\u00fcnen, die singen".encode("latin-1"), INDEXED),
+        ("nuls.txt", b"a few\0words and more of them", INDEXED),
+        ("plain.txt", b"words " * 20, INDEXED),
+        ("empty.txt", b"", Reason.EMPTY),
+        ("blank.md", b" \n\n\t\n" * 99, Reason.EMPTY),
+        ("binary.txt", bytes(range(256)) * 20, Reason.TYPE_MISMATCH),
+        ("unmarked.txt", "wide words".encode("utf-16-le"), Reason.TYPE_MISMATCH),
+    ):
+        make.put(f"texts/{name}", data, becomes)
+    sparse(make.path("texts/sparse.txt"), b"words")
+    make.expected[b"texts/sparse.txt"] = str(Reason.TOO_LARGE)
+
+
+def _sounds(make: _Maker) -> None:
+    """Rows 48 to 52, where the model has a tower for sounds; else they are skipped."""
+    sound = tones(0.5, 44_100, 2)
+    wav, flac = (encoded_sound(sound, 44_100, kind, "PCM_16") for kind in ("WAV", "FLAC"))
+    ogg = encoded_sound(sound, 44_100, "OGG", "VORBIS")
+    mp3 = encoded_sound(sound, 44_100, "MP3", "MPEG_LAYER_III")
+    loud, odd = sound.copy(), sound.copy()
+    loud[-1], odd[-1] = 1e30, np.nan
+    for name, data, becomes in (
+        ("good.wav", wav, INDEXED), ("good.flac", flac, INDEXED), ("good.ogg", ogg, INDEXED),
+        ("good.mp3", mp3, INDEXED),
+        ("cut.wav", wav[:-99], Reason.TRUNCATED), ("cut.flac", flac[:-99], Reason.TRUNCATED),
+        ("cut.ogg", ogg[:-99], Reason.TRUNCATED), ("cut.mp3", mp3[:5000], Reason.TRUNCATED),
+        ("loud.wav", encoded_sound(loud, 44_100, "WAV", "FLOAT"), Reason.NONFINITE),
+        ("odd.wav", encoded_sound(odd, 44_100, "WAV", "FLOAT"), Reason.NONFINITE),
+        ("slow.wav", encoded_sound(sound, 8, "WAV", "PCM_16"), Reason.OVER_BUDGET),
+        ("silent.wav", encoded_sound(sound * 0, 44_100, "WAV", "PCM_16"), Reason.SILENT),
+        ("none.wav", encoded_sound(sound[:0], 44_100, "WAV", "PCM_16"), Reason.EMPTY),
+        ("empty.ogg", b"", Reason.EMPTY), ("page.wav", b"<html>", Reason.TYPE_MISMATCH),
+        ("list.mp3", b"#EXTM3U\nfile:///etc/passwd\n", Reason.TYPE_MISMATCH),
+        ("song.mp3", b"ID3\4" + bytes(60), FAILED),
+        ("sound.wav", b"RIFF\x24\0\0\0WAVEfmt " + bytes(24), FAILED),
+        ("junk.flac", b"fLaC" + make.choose.randbytes(3000), FAILED),
+        ("junk.ogg", ogg[:200] + make.choose.randbytes(3000), FAILED),
+    ):  # fmt: skip
+        make.put(f"sounds/{name}", data, becomes if make.hears else SKIPPED)
+    sparse(make.path("sounds/sparse.flac"), flac)
+    make.expected[b"sounds/sparse.flac"] = str(Reason.TOO_LARGE) if make.hears else SKIPPED
 
 
 def _hidden(make: _Maker) -> None:

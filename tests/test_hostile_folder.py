@@ -54,7 +54,7 @@ def run(tmp_path_factory, run_cli):
 
 
 def test_the_folder_holds_every_kind(run):
-    """Rows 27 and 29 to 46: some three hundred files, all fates among them."""
+    """Rows 27 and 29 to 53: some three hundred files, all fates among them."""
     assert len(run.expected) > 300
     fates = set(run.expected.values())
     assert {INDEXED, SKIPPED, UNSEEN, FAILED, "truncated", "corrupt", "empty"} <= fates
@@ -96,7 +96,7 @@ def _is_utf8(name: bytes) -> bool:
 
 
 def test_every_bad_file_is_named_with_its_reason(run):
-    """Rows 35 to 46: each bad file is in the summary, with the code that fits and one line."""
+    """Rows 35 to 53: each bad file is in the summary, with the code that fits and one line."""
     failed = json.loads(run.first.stdout)["failed"]
     reasons = {run.relative(failure): failure["reason"] for failure in failed}
     assert len(reasons) == len(failed)

@@ -186,15 +186,16 @@ def _check_length(frames: int, rate: int, max_hours: float) -> None:
 def _blocks(sound: soundfile.SoundFile, max_hours: float) -> Iterator[Samples]:
     """The sound as it is stored, in one channel, a block at a time."""
     done = 0
+    share = np.full(sound.channels, 1 / sound.channels, np.float32)
     while True:
         block = sound.read(max(_AT_ONCE // sound.channels, 1), dtype="float32", always_2d=True)
         if not len(block):
             break
-        if not np.abs(block).max() <= _LOUDEST:  # false for NaN, too
+        if not (block.max() <= _LOUDEST and block.min() >= -_LOUDEST):  # NaN is neither
             raise LoadError(Reason.NONFINITE, f"samples that are not numbers up to {_LOUDEST:g}")
         done += len(block)
         _check_length(done, sound.samplerate, max_hours)
-        yield block[:, 0] if sound.channels == 1 else block.mean(axis=1)
+        yield block[:, 0] if sound.channels == 1 else block @ share
     if done < sound.frames:
         raise LoadError(
             Reason.TRUNCATED if sound.format == "MP3" else Reason.CORRUPT,
