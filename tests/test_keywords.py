@@ -7,7 +7,7 @@ import sqlite3
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsearch.catalog import Catalog, Content, Part
@@ -142,6 +142,7 @@ def test_inspect_finds_a_file_without_words(catalog):
     assert catalog.inspect() == ["1 indexed files cannot be found by their names"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=3), st.lists(st.text(max_size=30), max_size=2))
 def test_row_70_no_words_are_taken_for_a_language(wanted, unwanted):
     """Row 70: whatever is asked, FTS5 understands it as words."""
