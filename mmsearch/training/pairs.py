@@ -7,11 +7,12 @@ caption are left out.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,16 @@ def flickr8k(data: Path, split: str) -> list[CaptionedPhoto]:
     return [CaptionedPhoto(folder / "images" / name, tuple(captions[name])) for name in names]
 
 
+def flickr8k_chinese(data: Path, split: str) -> list[list[str]]:
+    """Five Chinese captions of each photo of a split, by people (Flickr8k-CN, Li et al. 2016)."""
+    captions: dict[str, list[str]] = {}
+    path = data / "flickr8k" / "Flickr8k-CN.zhc.txt"
+    for line in path.read_text(encoding="utf-8").splitlines():
+        key, sentence = line.split(" ", 1)
+        captions.setdefault(key.split("#", 1)[0], []).append(sentence.strip())
+    return [captions[photo.path.name] for photo in flickr8k(data, split)]
+
+
 def class_names(data: Path) -> list[list[str]]:
     """The names of the 1,000 ImageNet classes, each with its synonyms, in the teacher's order."""
     lines = (data / "teachers" / "imagenet_labels.txt").read_text(encoding="utf-8").splitlines()[1:]
@@ -120,60 +131,20 @@ def plain(sentence: str) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", sentence.lower()))
 
 
+@functools.cache
+def measured_captions(data: Path) -> frozenset[str]:
+    """The English captions of Flickr8k's dev and test photos, in their plain form."""
+    photos = [photo for split in ("dev", "test") for photo in flickr8k(data, split)]
+    return frozenset(plain(caption) for photo in photos for caption in photo.captions)
+
+
+def unmeasured(data: Path, texts: Sequence[str]) -> list[str]:
+    """These sentences without those that equal a dev or test caption."""
+    return [text for text in texts if plain(text) not in measured_captions(data)]
+
+
 def sentences(data: Path, name: str) -> Iterator[str]:
     """The lines of one file of captions_text, such as 'images.en'."""
     with gzip.open(data / "captions_text" / f"{name}.txt.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
             yield line.strip()
-
-
-def corpus(
-    data: Path, words: list[str], *, captions: int, pairs: int, sounds: int, seed: int
-) -> list[str]:
-    """Every sentence the text tower learns from its teacher, none twice.
-
-    words: a broad vocabulary, so that words outside captions get vectors too.
-    pairs: how many pairs of such words to set at random.
-    captions, sounds: how many sentences of images.en and sounds.en to take.
-    Captions of Flickr8k's dev and test photos are left out, wherever they stand.
-    """
-    generator = np.random.default_rng(seed)
-    forbidden = {
-        plain(c)
-        for split in ("dev", "test")
-        for photo in flickr8k(data, split)
-        for c in photo.captions
-    }
-    found: dict[str, None] = {}
-
-    def add(sentence: str) -> None:
-        if plain(sentence) not in forbidden:
-            found.setdefault(sentence)
-
-    for photo in flickr8k(data, "train"):
-        for caption in photo.captions:
-            add(caption)
-    for names in class_names(data):
-        for name in names:
-            for template in TEMPLATES:
-                add(template.format(name))
-    for word in words:
-        add(word)
-        add(TEMPLATES[generator.integers(1, len(TEMPLATES))].format(word))
-    for first, second in generator.choice(words, (pairs, 2)):
-        add(f"{first} {second}")
-    for name, count in (("images.en", captions), ("sounds.en", sounds)):
-        lines = list(sentences(data, name))
-        for i in generator.permutation(len(lines))[:count]:
-            add(lines[i])
-    return list(found)
-
-
-def in_batches(
-    lengths: npt.NDArray[np.int64], size: int, shuffle: Callable[[int], npt.NDArray[np.int64]]
-) -> list[npt.NDArray[np.int64]]:
-    """Rows in batches of like length, to spend little on padding; the batches in random order."""
-    order = shuffle(len(lengths))
-    order = order[np.argsort(lengths[order], kind="stable")]
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    return [batches[i] for i in shuffle(len(batches))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +22,6 @@ def test_squash_gives_a_square_whatever_came():
     assert (pairs.squash(wide) == np.full((224, 224, 3), 7)).all()
     exact = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     assert (pairs.squash(Image.fromarray(exact)) == exact).all()
-
-
-def test_in_batches_takes_every_row_once_and_like_with_like():
-    """A batch holds neighbours in length; no row is lost or doubled."""
-    generator = np.random.default_rng(0)
-    lengths = generator.integers(1, 50, 103)
-    batches = pairs.in_batches(lengths, 10, generator.permutation)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(103))
-    spans = sorted((lengths[rows].min(), lengths[rows].max()) for rows in batches)
-    for (_, last), (first, _) in itertools.pairwise(spans):
-        assert last <= first
 
 
 def test_plain_knows_a_sentence_in_other_clothes():
@@ -77,17 +65,26 @@ def test_the_splits_of_flickr8k_share_no_photo():
 
 
 @needs_data
-def test_no_caption_for_measuring_is_in_the_corpus():
+def test_no_caption_for_measuring_is_trained_on():
     """Captions of dev and test photos are left out even where they stand in another file."""
-    measured = {
-        pairs.plain(caption)
-        for split in ("dev", "test")
-        for photo in pairs.flickr8k(DATA, split)
-        for caption in photo.captions
-    }
-    corpus = pairs.corpus(DATA, ["dog", "house"], captions=10**9, pairs=5, sounds=10**9, seed=0)
-    assert len(corpus) > 200_000
-    assert not measured & {pairs.plain(sentence) for sentence in corpus}
+    lines = list(pairs.sentences(DATA, "images.en"))
+    kept = pairs.unmeasured(DATA, [*lines, "A sentence that nobody wrote below a photo ."])
+    assert kept[-1] == "A sentence that nobody wrote below a photo ."
+    assert len(lines) - len(kept) + 1 == sum(
+        pairs.plain(line) in pairs.measured_captions(DATA) for line in lines
+    )
+    spoilt = [pairs.flickr8k(DATA, split)[3].captions[2].upper() for split in ("dev", "test")]
+    assert pairs.unmeasured(DATA, spoilt) == []
+
+
+@needs_data
+def test_chinese_captions_belong_to_their_photos():
+    """Five of each photo, in the order of the photos; none stands below two splits' photos."""
+    train, test = (pairs.flickr8k_chinese(DATA, split) for split in ("train", "test"))
+    assert {len(captions) for captions in (*train, *test)} == {5}
+    first = pairs.flickr8k(DATA, "train")[0].path.name
+    text = (DATA / "flickr8k" / "Flickr8k-CN.zhc.txt").read_text(encoding="utf-8")
+    assert all(f"{first}#zhc#{i} {caption}\n" in text for i, caption in enumerate(train[0]))
 
 
 @needs_data

@@ -1,23 +1,21 @@
-"""Teaching a small text tower to place sentences where all-MiniLM-L6-v2 places them."""
+"""The tokenizer of the text tower, and what the text teacher says of sentences."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
 from mmsearch.training.export import text_graph
-from mmsearch.training.pairs import in_batches
 from mmsearch.training.towers import TextTower
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")  # the row of each is its id: padding is 0
@@ -31,13 +29,19 @@ def whole_words(tokenizer: Tokenizer) -> list[str]:
 
 
 def small_tokenizer(
-    teacher: Tokenizer, texts: list[str], size: int, max_tokens: int
+    teacher: Tokenizer,
+    texts: list[str],
+    size: int,
+    max_tokens: int,
+    more: Sequence[str] = (),
 ) -> tuple[Tokenizer, list[int]]:
     """A WordPiece tokenizer with the most useful ``size`` tokens of the teacher's.
 
     Every single character stays, so that any word can be spelt; then the tokens that the texts use,
     by how often; then whole words in the teacher's order, which is by frequency in its own large
-    corpus. Returns the tokenizer and the teacher's id of each token.
+    corpus; last the characters ``more``, which the teacher may not know.
+
+    Returns the tokenizer and the teacher's id of each token; of an unknown one, that of [UNK].
     """
     ids: dict[str, int] = teacher.get_vocab()
     names = {i: token for token, i in ids.items()}
@@ -52,7 +56,8 @@ def small_tokenizer(
         if t.isascii() and len(t.removeprefix("##")) == 1
     ]
     used = [names[token] for token, count in counts.most_common() if count >= 2]
-    chosen = list(dict.fromkeys([*SPECIAL, *characters, *used, *whole_words(teacher)]))[:size]
+    useful = dict.fromkeys([*SPECIAL, *characters, *used, *whole_words(teacher)])
+    chosen = [*[token for token in useful if token not in more][: size - len(more)], *more]
     tokenizer = Tokenizer(
         models.WordPiece(
             {t: i for i, t in enumerate(chosen)}, unk_token="[UNK]", max_input_chars_per_word=64
@@ -66,7 +71,7 @@ def small_tokenizer(
         special_tokens=[("[CLS]", chosen.index("[CLS]")), ("[SEP]", chosen.index("[SEP]"))],
     )
     tokenizer.enable_truncation(max_tokens)
-    return tokenizer, [ids[token] for token in chosen]
+    return tokenizer, [ids.get(token, ids["[UNK]"]) for token in chosen]
 
 
 def tokens_of(tokenizer: Tokenizer, texts: list[str]) -> list[npt.NDArray[np.int32]]:
@@ -130,78 +135,3 @@ def teach(
             print(f"teacher texts {start + len(rows)}/{len(texts)}: {rate:.0f}/s", flush=True)
         shards.append(np.load(path))
     return np.concatenate(shards)
-
-
-def distil(
-    student: TextTower,
-    tokens: list[npt.NDArray[np.int32]],
-    targets: npt.NDArray[np.float16],
-    *,
-    epochs: int,
-    batch: int,
-    learning_rate: float,
-    seed: int,
-    checkpoint: Path,
-) -> None:
-    """Train ``student.sentence`` to equal the teacher's vectors: the loss is one minus the cosine.
-
-    The student is saved to ``checkpoint`` every thousand steps and resumed from there.
-    """
-    generator = np.random.default_rng(seed)
-    lengths = np.array([len(row) for row in tokens])
-    schedule = [
-        rows for _ in range(epochs) for rows in in_batches(lengths, batch, generator.permutation)
-    ]
-    optimizer = torch.optim.AdamW(student.parameters(), lr=learning_rate, weight_decay=0.01)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=len(schedule) + 1, pct_start=0.1
-    )
-    first = 0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint)
-        student.load_state_dict(saved["student"])
-        optimizer.load_state_dict(saved["optimizer"])
-        cycle.load_state_dict(saved["cycle"])
-        first = saved["step"]
-    student.train()
-    began, smooth = time.time(), 0.0
-    for step in range(first, len(schedule)):
-        rows = schedule[step]
-        ids, mask = padded([tokens[i] for i in rows])
-        with torch.autocast("cpu", torch.bfloat16):
-            out = student.sentence(ids, mask)
-        loss = (
-            1
-            - (out * F.normalize(torch.from_numpy(targets[rows].astype(np.float32)), dim=-1))
-            .sum(-1)
-            .mean()
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        cycle.step()
-        smooth = loss.item() if step == first else 0.98 * smooth + 0.02 * loss.item()
-        if (step + 1) % 100 == 0:
-            rate = (step + 1 - first) * batch / (time.time() - began)
-            print(
-                json.dumps(
-                    {
-                        "distil": step + 1,
-                        "of": len(schedule),
-                        "loss": round(smooth, 4),
-                        "texts/s": round(rate),
-                    }
-                ),
-                flush=True,
-            )
-        if (step + 1) % 500 == 0 or step + 1 == len(schedule):
-            state = {
-                "student": student.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "cycle": cycle.state_dict(),
-                "step": step + 1,
-            }
-            torch.save(state, checkpoint.with_suffix(".part"))
-            checkpoint.with_suffix(".part").rename(checkpoint)
-    student.eval()
