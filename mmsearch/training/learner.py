@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -59,6 +59,12 @@ class Learner:
         self._files: dict[int, Tensor] = {}
         self._captions: dict[str, Tensor] = {}
 
+    def leave_out(self, kinds: Collection[str]) -> None:
+        """Keep the towers of these modalities as they are: no pair reaches them."""
+        for kind in kinds:
+            self.towers[kind].requires_grad_(False)
+        self.parameters = [p for p in self.parameters if p.requires_grad]
+
     def embed(self, kind: Modality, inputs: Sequence[Any]) -> Rows:
         """(n, dim) unit rows of pictures, sounds or texts, as they are."""
         self.model.eval()
@@ -102,6 +108,9 @@ class Learner:
         else:
             value = loss({kind: torch.cat([embed() for embed in c]) for kind, c in chunks.items()})
             value.backward()  # type: ignore[no-untyped-call]
+        for parameter in self.parameters:  # as `average_gradients` does for several processes
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         average_gradients(self.parameters)
         length = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         found = value.item()

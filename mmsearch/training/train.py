@@ -37,6 +37,7 @@ import torch
 from mmsearch import __version__
 from mmsearch.errors import TrainingError, UsageError
 from mmsearch.locking import WriterLock
+from mmsearch.records import Modality
 from mmsearch.training import curve, gate
 from mmsearch.training.adapters import merge
 from mmsearch.training.batches import Batches, Wanted, decode, load
@@ -136,6 +137,7 @@ def _train(  # noqa: PLR0915 - one run, read from top to bottom
     pairs, bad = _read(config, learner.wanted, note, stop)
     if _any(stop(), device):
         return Trained(bad, begun=resume)
+    learner.leave_out(learner.towers.keys() - {Modality.TEXT, *(pair.modality for pair in pairs)})
     training, kept = held_out(pairs, config.held_out)
     kept = kept[: config.measured]
     note(f"{len(training):,} files to train on, {len(kept):,} held out, {len(bad):,} skipped")
