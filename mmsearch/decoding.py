@@ -336,7 +336,7 @@ def _piece(job: Job, answer: dict[str, Any], data: bytes, number: int, wants: Wa
         content = np.frombuffer(data, np.uint8).reshape(size, size, 3)
     elif modality is Modality.AUDIO and wants.audio:
         content = np.frombuffer(data, "<f4")
-        if not 1 <= len(content) <= round(wants.audio.rate * wants.audio.window):
+        if not 1 <= len(content) <= wants.audio.most:
             raise ValueError("no window is this long")
         if not np.isfinite(content).all():
             raise ValueError("no sound has such samples")

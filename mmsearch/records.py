@@ -75,11 +75,16 @@ class ImageInput:
 @dataclass(frozen=True, slots=True)
 class AudioInput:
     """How an encoder wants its sounds: float32 mono at `rate` a second, in windows of
-    `window` seconds; the last one of a sound may be shorter.
+    `window` seconds; the last one of a sound may be shorter, or longer by less than a second.
     """
 
     rate: int = 16000
     window: float = 5.0
+
+    @property
+    def most(self) -> int:
+        """No window has more samples."""
+        return round(self.rate * (self.window + 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 Read with libsndfile alone, which opens no other file and no network. Nothing is ever held
 but a few seconds: ten hours take no more memory than ten seconds. What a header promises is
 held against the limits before anything is read, and at the end against what came. (An MP3
-whose encoder left no count of its frames promises nothing: cut, it is a shorter sound.)
+whose encoder left no count of its frames promises nothing: cut between two of them, it is a
+shorter sound.)
 
 Sounds are resampled here, with numpy: a stretch of whole seconds is resampled exactly by
 cutting its spectrum, for any two rates in hertz, where a filter bank needs as many filters
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -36,12 +39,13 @@ _CHANNELS = 64
 _LOUDEST = 16.0
 # Three steps of 16 bits: what varies less is silence, or the hum of a converter.
 _SILENCE = 1e-4
-_SHORTEST = 1.0  # seconds: a rest shorter than this shares samples with the window before it
+_SHORTEST = 1.0  # seconds: a rest shorter than this stays with the window before it
 
 _FORMATS = frozenset({"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3"})
 _OGG_CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")
 _OGG_PAGE = 65_307  # bytes, at most
 _ENDLESS = 0xFFFFFFFF  # the length in a WAV written to a pipe, and in an RF64
+_UNKNOWN = 2**62  # frames, or more, of what comes through a pipe
 _WAV_CHUNKS = 10_000
 _AT_ONCE = 1 << 19  # samples of all channels read at a time, 2 MB
 
@@ -101,10 +105,9 @@ def windows(
 ) -> Iterator[SoundWindow]:
     """The windows of a sound, streamed. `file` is a real file (it has a `fileno`).
 
-    A window starts where the last one ended. A rest of less than a second takes the end of
-    the window before it along, so that it is as long as that; a sound shorter than a window
-    is one window, as long as it is. Channels are averaged. Windows of silence, which would
-    resemble everything, are left out.
+    A window starts where the last one ended. A rest of less than a second stays with the
+    window before it; a sound shorter than a window is one window, as long as it is.
+    Channels are averaged. Windows of silence, which would resemble everything, are left out.
 
     Raises LoadError, and nothing else, for whatever is wrong with the file, perhaps only
     after its last window: a caller must not keep what came before that.
@@ -142,8 +145,11 @@ def _opened(file: BinaryIO, max_hours: float) -> soundfile.SoundFile:
         _check_wav(file, size)
     elif name == "OGG" and not _ogg_ends(file, size):
         raise LoadError(Reason.TRUNCATED, "the file ends before its sound does")
-    os.lseek(file.fileno(), 0, os.SEEK_SET)
-    sound = soundfile.SoundFile(file.fileno(), closefd=False)
+    if name == "MP3" and not _counts_frames(file):
+        sound = soundfile.SoundFile(_piped(file.fileno()), closefd=True)
+    else:
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        sound = soundfile.SoundFile(file.fileno(), closefd=False)
     try:
         _check_header(sound, max_hours)
     except BaseException:
@@ -155,6 +161,33 @@ def _opened(file: BinaryIO, max_hours: float) -> soundfile.SoundFile:
 def _bytes_at(file: BinaryIO, at: int, size: int) -> bytes:
     file.seek(at)
     return file.read(size)
+
+
+def _counts_frames(file: BinaryIO) -> bool:
+    """True when the first frame of an MP3 says how many there are."""
+    head, at = _bytes_at(file, 0, 10), 0
+    if head[:3] == b"ID3":  # its size in four times seven bits
+        at = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
+    frame = _bytes_at(file, at, 200)
+    return any(name in frame for name in (b"Xing", b"Info", b"VBRI"))
+
+
+def _piped(descriptor: int) -> int:
+    """A pipe that the file is fed into, for a decoder that shall not guess its length.
+
+    libsndfile would take the first frame's bits a second for those of all, and stop there.
+    """
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        at = 0
+        with suppress(OSError), os.fdopen(writing, "wb", 0) as pipe:  # until nobody reads
+            while block := os.pread(descriptor, _OGG_PAGE, at):
+                at += len(block)
+                pipe.write(block)
+
+    threading.Thread(target=feed, daemon=True).start()
+    return reading
 
 
 def _check_header(sound: soundfile.SoundFile, max_hours: float) -> None:
@@ -171,7 +204,8 @@ def _check_header(sound: soundfile.SoundFile, max_hours: float) -> None:
         )
     if sound.frames == 0:
         raise LoadError(Reason.EMPTY, "the file has a header, and no sound")
-    _check_length(sound.frames, sound.samplerate, max_hours)
+    if sound.frames < _UNKNOWN:
+        _check_length(sound.frames, sound.samplerate, max_hours)
 
 
 def _check_length(frames: int, rate: int, max_hours: float) -> None:
@@ -196,7 +230,7 @@ def _blocks(sound: soundfile.SoundFile, max_hours: float) -> Iterator[Samples]:
         done += len(block)
         _check_length(done, sound.samplerate, max_hours)
         yield block[:, 0] if sound.channels == 1 else block @ share
-    if done < sound.frames:
+    if done < sound.frames < _UNKNOWN:
         raise LoadError(
             Reason.TRUNCATED if sound.format == "MP3" else Reason.CORRUPT,
             f"{done:,} samples could be read of {sound.frames:,}",
@@ -241,6 +275,8 @@ def _translated(error: soundfile.LibsndfileError, file: BinaryIO) -> LoadError:
     said = error.error_string.rstrip(".") or "unknown error"
     if "unimplemented" in said.lower():
         return LoadError(Reason.UNSUPPORTED, f"a codec that libsndfile cannot read: {said}")
+    if said == "Unspecified internal error":  # of a piped MP3 that ends within a frame
+        return LoadError(Reason.TRUNCATED, "the file ends before its sound does")
     if said.startswith("File does not exist"):  # what it says of an MP3 without a frame
         said = "nothing that could be played was found in it"
     if _bytes_at(file, 0, 4) == b"fLaC" and not _reaches_its_end(file):
@@ -303,16 +339,14 @@ def _at_rate(stretch: Samples, rate: int, wanted: int) -> Samples:
 
 
 def _cut(blocks: Iterator[Samples], size: int, shortest: int) -> Iterator[tuple[int, Samples]]:
-    """Windows of `size` samples, each with the number of its first."""
+    """Windows of `size` samples, each with the number of its first; the last one is shorter, or
+    longer by a rest of less than `shortest`.
+    """
     first, held = 0, np.empty(0, np.float32)
-    before: Samples | None = None
     for block in blocks:
         held = np.concatenate([held, block])
-        while len(held) >= size:
-            before, held = held[:size], held[size:]
-            yield first, before
-            first += size
-    if before is not None and 0 < len(held) < shortest:
-        yield first + len(held) - size, np.concatenate([before[len(held) :], held])
-    elif len(held):
+        while len(held) >= size + shortest:
+            yield first, held[:size]
+            first, held = first + size, held[size:]
+    if len(held):
         yield first, held
