@@ -273,8 +273,6 @@ def _ogg_ends(file: BinaryIO, size: int) -> bool:
 def _translated(error: soundfile.LibsndfileError, file: BinaryIO) -> LoadError:
     """What libsndfile said, as the LoadError it comes down to."""
     said = error.error_string.rstrip(".") or "unknown error"
-    if "unimplemented" in said.lower():
-        return LoadError(Reason.UNSUPPORTED, f"a codec that libsndfile cannot read: {said}")
     if said == "Unspecified internal error":  # of a piped MP3 that ends within a frame
         return LoadError(Reason.TRUNCATED, "the file ends before its sound does")
     if said.startswith("File does not exist"):  # what it says of an MP3 without a frame
