@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 # What CLIP's tokenizer takes for words: contractions, letters, single digits, other signs.
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 # What ftfy does to any text: ligatures and signs of another width become plain ones, quotation
 # marks straight; control characters go.
