@@ -627,7 +627,7 @@ def test_the_commands_are_those_of_the_contract():
     """No more and no fewer."""
     assert set(COMMANDS) == {
         "index", "query", "embed", "status", "errors", "check", "forget", "demo",
-        "bench", "bench recall",
+        "bench", "bench recall", "train",
     }  # fmt: skip
 
 
