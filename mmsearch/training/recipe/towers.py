@@ -1,4 +1,4 @@
-"""Stages heads and finetune: pictures, English and Chinese in one space.
+"""Stages finetune and polish: pictures, English and Chinese in one space.
 
 Several losses pull at the towers:
     pairs      a photo and its captions, in both languages, find each other (InfoNCE); rows of the
@@ -190,9 +190,18 @@ class Towers(torch.nn.Module):
 
 
 def finetune(  # noqa: PLR0915 - a recipe reads top to bottom
-    config: BuiltinConfig, data: Path, work: Path, said: Sentences
+    config: BuiltinConfig,
+    data: Path,
+    work: Path,
+    said: Sentences,
+    *,
+    checkpoint: str = "towers.pt",
+    start: str | None = None,
 ) -> None:
-    """Both towers end to end. Goes on from its last checkpoint, which it writes each epoch."""
+    """Both towers end to end, from the teachers or from the checkpoint ``start`` of another run.
+
+    Goes on from its own last checkpoint, which it writes each epoch.
+    """
     torch.manual_seed(config.seed)
     _, weight, bias = image_teacher(data)
     towers = Towers(config, said.fresh_tower(config))
@@ -200,6 +209,8 @@ def finetune(  # noqa: PLR0915 - a recipe reads top to bottom
     heads = torch.load(work / "heads.pt")
     towers.image.head.load_state_dict(heads["image"])
     towers.text.head.load_state_dict(heads["text"])
+    if start is not None:
+        towers.load_state_dict(torch.load(work / start)["average"])
     counts = {"train": config.views, "tiny": 1, "drawn": 1}
     maps = {
         name: [np.load(work / f"{name}_view{i}.npy", mmap_mode="r") for i in range(count)]
@@ -210,9 +221,9 @@ def finetune(  # noqa: PLR0915 - a recipe reads top to bottom
     sizes = [n, config.tiny_batch, config.drawn_batch]
     optimizer, cycle = one_cycle(towers.groups(config), config.epochs * per_epoch)
     average = Average(towers, config.average_decay)
-    checkpoint, first = work / "towers.pt", 0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint)
+    first = 0
+    if (work / checkpoint).exists():
+        saved = torch.load(work / checkpoint)
         towers.load_state_dict(saved["towers"])
         average.values = saved["average"]
         optimizer.load_state_dict(saved["optimizer"])
@@ -296,7 +307,7 @@ def finetune(  # noqa: PLR0915 - a recipe reads top to bottom
             log.add(losses)
         log.line(epoch=epoch + 1)
         save(
-            checkpoint,
+            work / checkpoint,
             towers=towers.state_dict(),
             average=average.values,
             optimizer=optimizer.state_dict(),
@@ -306,8 +317,8 @@ def finetune(  # noqa: PLR0915 - a recipe reads top to bottom
 
 
 def finished(config: BuiltinConfig, work: Path) -> Towers:
-    """The averaged towers."""
-    average = torch.load(work / "towers.pt")["average"]
+    """The averaged towers of the last run."""
+    average = torch.load(work / "polished.pt")["average"]
     layers = {int(name.split(".")[2]) for name in average if name.startswith("text.layers.")}
     text = TextTower(len(average["text.tokens.weight"]), len(layers), max_tokens=config.max_tokens)
     towers = Towers(config, text)
