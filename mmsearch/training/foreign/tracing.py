@@ -68,9 +68,17 @@ def traced_graph(tower: Pictures | Texts) -> onnx.ModelProto:
         verbose=False,
     )
     assert program is not None
-    graph = program.model.graph
-    for value in (value for node in graph for value in node.outputs):
-        if value.name == "embedding":  # as CLIP of transformers calls its patches
-            value.name = "embedding_inside"
-    graph.outputs[0].name = "embedding"
-    return sign(program.model_proto, tower)
+    model = program.model_proto
+    _rename(model.graph, "embedding", "embedding_inside")  # as torch calls a looked-up row
+    _rename(model.graph, model.graph.output[0].name, "embedding")
+    return sign(model, tower)
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Give a value of a graph another name."""
+    for entry in (*graph.initializer, *graph.value_info, *graph.output):
+        if entry.name == old:
+            entry.name = new
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
