@@ -82,16 +82,16 @@ class DualEncoder(nn.Module):
 
     def features(self, modality: Modality, inputs: tuple[Tensor, ...]) -> Tensor:
         """(n, features): what ``head`` takes, so that it need be computed only once."""
-        out: Tensor = self._tower(modality).features(*inputs)
+        out: Tensor = self.tower(modality).features(*inputs)
         return out
 
     def head(self, modality: Modality, features: Tensor) -> Tensor:
         """(n, features) -> (n, dim) unit rows."""
-        return self._tower(modality).embed(features)
+        return self.tower(modality).embed(features)
 
     def encode(self, modality: Modality, inputs: tuple[Tensor, ...]) -> Tensor:
         """What ``collate`` gave -> (n, dim) unit rows."""
-        out: Tensor = self._tower(modality)(*inputs)
+        out: Tensor = self.tower(modality)(*inputs)
         return out
 
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -106,7 +106,8 @@ class DualEncoder(nn.Module):
         """patches: (p, 15600); owners: (p,) the sound of each -> (n, dim) unit rows."""
         return self.encode(Modality.AUDIO, (patches, owners))
 
-    def _tower(self, modality: Modality) -> Tower:
+    def tower(self, modality: Modality) -> Tower:
+        """The tower of a modality."""
         tower = self.towers[str(modality)]
         assert isinstance(tower, Tower)
         return tower
@@ -120,7 +121,7 @@ class DualEncoder(nn.Module):
         files = {}
         for kind in sorted(self.modalities):
             file = f"{kind}.onnx"
-            files[file] = write(graph_of(self._tower(kind)), folder / file)
+            files[file] = write(graph_of(self.tower(kind)), folder / file)
         files["tokenizer.json"] = write(self.tokenizer.to_str().encode(), folder / "tokenizer.json")
         card: dict[str, Any] = {
             "name": name,

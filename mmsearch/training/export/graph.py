@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class Graph:
         self,
         inputs: list[onnx.ValueInfoProto],
         output: str,
-        shape: list[int | str],
+        shape: Sequence[int | str],
         dtype: int = TensorProto.FLOAT,
     ) -> onnx.ModelProto:
         """The finished model, its one output named 'embedding', (n, *shape)."""

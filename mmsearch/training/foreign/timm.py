@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm
-from torch import nn
+from timm.data.config import resolve_model_data_config
 
 from mmsearch.errors import ModelError
 from mmsearch.records import ImageInput, Modality
@@ -18,11 +19,9 @@ from mmsearch.training.towers import DIM, Head
 class TimmImage(Pictures):
     """A network of timm without its classifier, and a projection head."""
 
-    def __init__(
-        self, name: str, hidden: int = 512, dim: int = DIM, trunk: nn.Module | None = None
-    ):
+    def __init__(self, name: str, hidden: int = 512, dim: int = DIM, trunk: Any = None):
         trunk = trunk or timm.create_model(name, num_classes=0)
-        wants = timm.data.resolve_model_data_config(trunk)
+        wants = resolve_model_data_config(trunk)
         size = wants["input_size"][-1]
         super().__init__(
             trunk, Head(trunk.num_features, hidden, dim), size, wants["mean"], wants["std"]
@@ -52,7 +51,7 @@ def start(said: str) -> DualEncoder:
     base = start_from("builtin")
     image = TimmImage(name, dim=base.dim, trunk=trunk)
     return DualEncoder(
-        {Modality.IMAGE: image, Modality.TEXT: base.towers[Modality.TEXT]},
+        {Modality.IMAGE: image, Modality.TEXT: base.tower(Modality.TEXT)},
         base.tokenizer,
         max_tokens=base.max_tokens,
         pad_id=base.pad_id,
