@@ -98,6 +98,18 @@ def test_the_exported_folder_says_what_it_is(folder):
     assert encoder.altered() == []
 
 
+def test_a_model_need_not_have_a_tower_for_sounds(folder, tmp_path):
+    """Models of before sounds open as they did: no input for them, and no backgrounds."""
+    card = json.loads((folder / "model.json").read_text())
+    del card["audio"], card["backgrounds"], card["files"]["audio.onnx"]
+    card["modalities"] = ["image", "text"]
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    encoder = Builtin("tiny", tmp_path)
+    assert (encoder.audio_input, encoder.backgrounds) == (None, {})
+    with pytest.raises(ModelError, match="no tower for audio"):
+        encoder.encode(Modality.AUDIO, [np.zeros(100, np.float32)])
+
+
 def test_how_sounds_are_heard_is_part_of_the_fingerprint(folder, tmp_path):
     """Windows of another length give other vectors; another background does not."""
     card = json.loads((folder / "model.json").read_text())
