@@ -593,11 +593,11 @@ def test_row_22_a_library_of_another_model(made, tmp_path, run_cli):
 
     shutil.copytree(made.index, tmp_path / "index")
     with sqlite3.connect(tmp_path / "index" / "library.db") as raw:
-        raw.execute("UPDATE spaces SET name = 'builtin-0', fingerprint = ?", ["0123456789" * 6])
+        raw.execute("UPDATE spaces SET name = 'another', fingerprint = ?", ["0123456789" * 6])
     raw.close()
     for command in (["query", "dog"], ["index"], ["index", made.photos], ["status"], ["check"]):
         said = one_line(run_cli(*command, "--index", tmp_path / "index"), 1)
-        assert f"was built with builtin-0 (01234567), you have {BUILTIN} (" in said
+        assert f"was built with another (01234567), you have {BUILTIN} (" in said
     with sqlite3.connect(tmp_path / "index" / "library.db") as raw:
         assert raw.execute("SELECT count(*) FROM spaces").fetchone() == (1,)
     raw.close()

@@ -55,11 +55,11 @@ class BuiltinConfig:
     glosses_weight: float = 0.5
     # sounds
     sound_steps: int = 800
-    sound_batch: int = 256
-    sound_dropout: float = 0.5
+    sound_batch: int = 128
+    sound_dropout: float = 0.3
     sound_learning_rate: float = 1e-3
-    opinions_weight: float = 0.3
-    pictures_weight: float = 0.3
+    opinions_weight: float = 0.05
+    pictures_weight: float = 0.1
 
     def polished(self) -> BuiltinConfig:
         """The second run: shorter and gentler, with less dropout, and classes weigh more."""
