@@ -47,10 +47,10 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
         Image.new("RGB", (16, 12), shade).save(pairs / f"{number}.png")
         (pairs / f"{number}.txt").write_text(f"a square of {shade[0]} and {shade[1]}\n")
     assert one_run(pairs, tmp_path / "one", batch=16)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*launch, "--master-port", "0", __file__, pairs, tmp_path / "two"],
-        capture_output=True, text=True,
+        [*launch, "--nproc-per-node", "2", __file__, pairs, tmp_path / "two"],
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split()) == ["False", "True"]
