@@ -7,6 +7,7 @@ A of a low rank; only they are trained, and are added to W before the model is e
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -68,7 +69,7 @@ def merge(model: nn.Module) -> None:
     with torch.no_grad():
         for name, module in list(model.named_modules()):
             if isinstance(module, BaseTunerLayer):
-                module.merge()  # type: ignore[operator]
+                cast(Any, module).merge()
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, module.get_base_layer())
 

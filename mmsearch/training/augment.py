@@ -52,7 +52,8 @@ def sound(wave: Wave, other: Wave | None, gain: float, generator: Random) -> Wav
     if other is not None and len(other):
         level = _rms(out) / max(_rms(other), 1e-8) * _ratio(-generator.uniform(10, 30))
         out = out + level * np.resize(other, len(out))
-    return np.clip(out * _ratio(generator.uniform(-gain, gain)), -1, 1).astype(np.float32)
+    out = np.clip(out * _ratio(generator.uniform(-gain, gain)), -1, 1)
+    return np.asarray(out, np.float32)
 
 
 def masked(wave: Wave, share: float, generator: Random) -> Wave:

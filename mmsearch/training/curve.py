@@ -29,5 +29,6 @@ def draw(metrics: Sequence[dict[str, Any]]) -> bytes:
     for axes in (losses, recalls):
         axes.grid(alpha=0.3)
     out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out)
+    FigureCanvasAgg(figure)
+    figure.savefig(out, format="png")
     return out.getvalue()

@@ -44,13 +44,14 @@ class Learner:
             adapters.heads_only(self.towers, config.freeze)
         self.loss = (InfoNCE if config.loss == "info-nce" else Sigmoid)().to(device.device)
         self.loss.scale = self.model.logit_scale
-        both = dict.fromkeys([*self.model.parameters(), *self.loss.parameters()])
-        self.parameters = [parameter for parameter in both if parameter.requires_grad]
+        both: list[torch.nn.Parameter] = [*self.model.parameters(), *self.loss.parameters()]
+        self.parameters = [each for each in dict.fromkeys(both) if each.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.parameters if p.ndim > 1]},
+            {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in self.parameters if p.ndim > 1]},
-                {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
-            ],
+            groups,
             betas=(0.9, 0.98),
             eps=1e-6,
             weight_decay=config.weight_decay,
@@ -95,9 +96,9 @@ class Learner:
         size = math.ceil(len(samples) / self.config.accumulate)
         for at in range(0, len(samples), size):
             part = slice(at, at + size)
-            for kind, inputs, ids in self._by_modality(samples[part], views[part]):
+            for kind, inputs, own in self._by_modality(samples[part], views[part]):
                 chunks.setdefault(kind, []).append(partial(self._rows, kind, inputs))
-                numbers.setdefault(kind, []).extend(ids)
+                numbers.setdefault(kind, []).extend(own)
         ids = {kind: torch.tensor(each).to(self.device.device) for kind, each in numbers.items()}
 
         def loss(rows: Mapping[str, Tensor]) -> Tensor:

@@ -209,7 +209,7 @@ def _table(place: Path, images: Path | None) -> Iterator[Pair | Bad]:
             reader.fieldnames = names
             _columns(names, place)
             for row in reader:
-                if None in row:  # type: ignore[comparison-overlap]
+                if any(column is None for column in row):
                     where = f"{display(os.fsencode(place))}, line {reader.line_num}"
                     yield Bad(where, "more cells than columns: a caption with a comma needs quotes")
                 else:
