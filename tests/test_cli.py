@@ -378,7 +378,6 @@ def test_embed_pictures(made, tmp_path, run_cli):
     "arguments, code, message",
     [
         (["nowhere.png", "--type", "image"], 1, "nowhere.png: No such file or directory"),
-        (["bark.ogg", "--type", "audio"], 1, f"{BUILTIN} has no tower for audio"),
         (["--type", "text"], 2, "nothing to embed: give texts or files, or - to read one a line"),
         (["x", "--type", "text", "--model", "y"], 1, "no model is called 'y'; there is: builtin"),
     ],
