@@ -10,7 +10,7 @@
 
     prepare     caches what the teachers say of photos, sentences and sounds
     finetune    trains two heads on frozen features, then both towers end to end
-    polish      trains both towers further, with less dropout
+    polish      trains both towers further, with less dropout, and then the heads alone
     sounds      trains the head of the sound tower
     export      writes the model's files
 
@@ -31,7 +31,7 @@ from mmsearch.training.recipe.export import export, train_sounds
 from mmsearch.training.recipe.photos import prepare_photos
 from mmsearch.training.recipe.sentences import Sentences
 from mmsearch.training.recipe.sounds import clip_features
-from mmsearch.training.recipe.towers import finetune, train_heads
+from mmsearch.training.recipe.towers import finetune, refit, train_heads
 
 
 def main() -> None:
@@ -61,6 +61,7 @@ def main() -> None:
             finetune(
                 config.polished(), data, work, said, checkpoint="polished.pt", start="towers.pt"
             )
+            refit(config, data, work, said)
         case "sounds":
             train_sounds(config, data, work)
         case "export":

@@ -53,6 +53,14 @@ class BuiltinConfig:
     keep_weight: float = 0.2
     teacher_weight: float = 2.0
     glosses_weight: float = 0.5
+    # both heads once more
+    refit_steps: int = 150
+    refit_learning_rate: float = 4e-4
+    refit_text_dropout: float = 0.1
+    refit_decay: float = 0.97
+    refit_drawn: int = 22
+    refit_glosses: int = 64
+    finds_weight: float = 0.5
     # sounds
     sound_steps: int = 800
     sound_batch: int = 128

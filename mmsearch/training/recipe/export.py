@@ -25,7 +25,7 @@ from mmsearch.training.recipe.photos import pixels_of, squashed
 from mmsearch.training.recipe.sentences import SOUND_TEMPLATES, class_sentences, sound_sentences
 from mmsearch.training.recipe.sounds import Heard, clip_features, samples_of, train_sound_head
 from mmsearch.training.recipe.teachers import sound_teacher
-from mmsearch.training.recipe.towers import Towers, finished
+from mmsearch.training.recipe.towers import Towers, averaged
 from mmsearch.training.towers import AudioTower
 
 NAME = "builtin-2"
@@ -98,7 +98,9 @@ def hear(encoder: Builtin, data: Path, work: Path) -> Heard:
 
 def train_sounds(config: BuiltinConfig, data: Path, work: Path) -> None:
     """The head of the shipped sound tower, on all folds, beside the finished towers."""
-    heard = hear(Builtin(NAME, write_model(config, work, finished(config, work))), data, work)
+    heard = hear(
+        Builtin(NAME, write_model(config, work, averaged(config, work / "refit.pt"))), data, work
+    )
     head, _ = train_sound_head(config, heard)
     save(work / "sounds.pt", head=head.state_dict())
 
@@ -141,7 +143,7 @@ def unrelated(encoder: Builtin, data: Path, work: Path) -> dict[str, dict[str, l
 
 def export(config: BuiltinConfig, data: Path, work: Path, out: Path) -> None:
     """Write the model's files, sounds and backgrounds included, and compare them with torch."""
-    towers = finished(config, work)
+    towers = averaged(config, work / "refit.pt")
     sound = AudioTower(config.hidden)
     sound.backbone = sound_teacher(data)[0]
     sound.head.load_state_dict(torch.load(work / "sounds.pt")["head"])
