@@ -88,6 +88,38 @@ class AudioInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Caption:
+    """What is said of a file in words: beside it, or inside of it.
+
+    `source` is "sidecar" (x.txt beside x.jpg), the name of a list ("captions.csv"), or the
+    standard a file's own words follow: "exif", "iptc", "xmp", "id3", "vorbis".
+    """
+
+    source: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a file says of itself. None where it says nothing.
+
+    `taken` is the wall clock where it was taken, in nanoseconds since 1970 as if that clock
+    showed UTC, and `taken_source` where this stands ("exif", "xmp", "iptc", "id3", "vorbis").
+    `duration` is in seconds, `latitude` and `longitude` in degrees, north and east above 0.
+    """
+
+    taken: int | None = None
+    taken_source: str | None = None
+    duration: float | None = None
+    camera: str | None = None
+    lens: str | None = None
+    iso: int | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    captions: tuple[Caption, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One searchable thing: a picture, a passage of text, a window of sound.
 
