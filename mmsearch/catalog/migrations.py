@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table, inspect
+from sqlalchemy.schema import CreateColumn
 
 from mmsearch.catalog import keywords, tables
 
@@ -37,6 +38,25 @@ def m002_parts_and_keywords(connection: Connection) -> None:
     for index in tables.contents.indexes:
         index.create(connection, checkfirst=True)
     keywords.create(connection)
+
+
+@migration
+def m003_descriptions(connection: Connection) -> None:
+    """What files say of themselves, captions, labels, and backgrounds of vectors."""
+    _add_columns(connection, tables.contents)
+    _add_columns(connection, tables.files)
+    connection.exec_driver_sql("UPDATE contents SET described = 1 WHERE modality = 'text'")
+    for table in (tables.captions, tables.labels, tables.backgrounds):
+        table.create(connection, checkfirst=True)
+
+
+def _add_columns(connection: Connection, table: Table) -> None:
+    """Add what this table has not yet; m001 makes those of a new library."""
+    there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    for column in table.columns:
+        if column.name not in there:
+            made = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {made}")
 
 
 def schema_version(connection: Connection) -> int | None:

@@ -40,7 +40,8 @@ folders = Table(
     Column("path", LargeBinary, nullable=False, unique=True),
 )
 
-# What was read, known by its SHA-256. Copies share it, and so share its vectors.
+# What was read, known by its SHA-256. Copies share it, and so share its vectors. `described`
+# is 0 where nobody has looked yet what the file says of itself: the columns before it.
 contents = Table(
     "contents",
     metadata,
@@ -50,6 +51,15 @@ contents = Table(
     Column("format", String, nullable=False),
     Column("width", Integer),
     Column("height", Integer),
+    Column("duration", Float),
+    Column("taken", Integer),
+    Column("taken_source", String),
+    Column("camera", String),
+    Column("lens", String),
+    Column("iso", Integer),
+    Column("latitude", Float),
+    Column("longitude", Float),
+    Column("described", Integer, nullable=False, server_default="0"),
     Index("contents_by_modality", "modality"),
     sqlite_autoincrement=True,
 )
@@ -69,6 +79,7 @@ parts = Table(
 
 # Every file seen, the skipped and the failed too, so that they are not opened again until
 # they change. Exactly one of content_id and reason is set. gone_at: seen before, not now.
+# sidecars: a number made of the names and states of the files that caption this one, 0 for none.
 files = Table(
     "files",
     metadata,
@@ -83,6 +94,7 @@ files = Table(
     Column("message", String),
     Column("gone_at", Integer),
     Column("added_at", Integer, nullable=False),
+    Column("sidecars", Integer, nullable=False, server_default="0"),
     UniqueConstraint("folder_id", "name"),
     Index("files_by_content", "content_id"),
     Index("files_by_size", "size"),
@@ -101,6 +113,30 @@ items = Table(
     Column("end", Float),
     UniqueConstraint("file_id", "part"),
     sqlite_autoincrement=True,
+)
+
+# What is said of a file: the words are a content of their own, of the format "caption", which
+# has a vector but no file and no item. source: see records.Caption.
+captions = Table(
+    "captions",
+    metadata,
+    _id(),
+    Column("file_id", ForeignKey("files.id", ondelete="CASCADE"), nullable=False),
+    Column("content_id", ForeignKey("contents.id"), nullable=False),
+    Column("source", String, nullable=False),
+    UniqueConstraint("file_id", "content_id", "source"),
+    Index("captions_by_content", "content_id"),
+)
+
+# The labels that a content was given, of a vocabulary that the user named.
+labels = Table(
+    "labels",
+    metadata,
+    Column("content_id", ForeignKey("contents.id", ondelete="CASCADE"), primary_key=True),
+    Column("label", String, primary_key=True),
+    Column("relevance", Float, nullable=False),
+    Index("labels_by_label", "label"),
+    sqlite_with_rowid=False,
 )
 
 # One encoder: its vectors compare with one another and with no others.
@@ -126,6 +162,16 @@ vectors = Table(
     Column("crc", Integer, nullable=False),
     UniqueConstraint("content_id", "space_id", "part"),
     sqlite_autoincrement=True,
+)
+
+# How a vector compares with what people ask: what its scores are to be corrected and measured by.
+backgrounds = Table(
+    "backgrounds",
+    metadata,
+    Column("vector_id", ForeignKey("vectors.id", ondelete="CASCADE"), primary_key=True),
+    Column("hubness", Float, nullable=False),
+    Column("mean", Float, nullable=False),
+    Column("deviation", Float, nullable=False),
 )
 
 # The one matrix file of a space that may be searched, as it was when it was written.
