@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import os
 from dataclasses import dataclass, field
-from enum import StrEnum
+from datetime import datetime
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:  # numpy costs a tenth of a second, and --help has no need of 
     Samples = NDArray[np.float32]  # (n,) one channel of sound, full scale is 1
     Ids = NDArray[np.int64]  # (n,) ids of the catalog
     Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
+    Scores = NDArray[np.float32]  # inner products, or what is made of them
+    Kinds = NDArray[np.uint8]  # (n,) numbers of Kind
 
 
 class Modality(StrEnum):
@@ -25,6 +28,20 @@ class Modality(StrEnum):
     IMAGE = "image"
     AUDIO = "audio"
     TEXT = "text"
+
+
+class Kind(IntEnum):
+    """What a vector stands for, as a cache numbers it: an item, or a caption of one."""
+
+    IMAGE = 0
+    AUDIO = 1
+    TEXT = 2
+    CAPTION = 3
+
+    @property
+    def modality(self) -> Modality:
+        """What the encoder read: a caption is a text to it."""
+        return Modality.TEXT if self is Kind.CAPTION else Modality[self.name]
 
 
 class Reason(StrEnum):
@@ -120,6 +137,18 @@ class Metadata:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """Vectors that lie together: (n,) ids rising, (n, dim) unit rows, and of each what it
+    stands for and its hubness, which is taken off its scores with words.
+    """
+
+    ids: Ids
+    vectors: Vectors
+    kinds: Kinds
+    hubness: Scores
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One searchable thing: a picture, a passage of text, a window of sound.
 
@@ -134,6 +163,49 @@ class Item:
     end: float | None = None
 
 
+class Sort(StrEnum):
+    """In what order answers come: best first, newest first, or by path."""
+
+    SCORE = "score"
+    DATE = "date"
+    PATH = "path"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A word of the query, or a piece of an answer, and how far the score falls without it.
+
+    `what` is the word, the sentence of a passage, or the place of a piece of a picture
+    ("top left"). A second of a sound has `start` and `end` in seconds and says the same in
+    `what`. Below 0: the score rises without it.
+    """
+
+    what: str
+    carried: float
+    start: float | None = None
+    end: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        row = {"what": self.what, "carried": round(self.carried, 6)}
+        return row if self.start is None else row | {"start": self.start, "end": self.end}
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """What carried an answer: words of the query, and pieces of the answer, each left out once."""
+
+    words: tuple[Share, ...] = ()
+    pieces: tuple[Share, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "words": [share.as_dict() for share in self.words],
+            "pieces": [share.as_dict() for share in self.pieces],
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One answer, in rank order from 1.
@@ -141,7 +213,9 @@ class Hit:
     `score` is the raw inner product of unit rows, higher is nearer (None for a hit
     that keywords alone found). `relevance` is a calibrated 0-1, None where no
     calibration exists. `id` is the item's id in the catalog. `start` and `end` are seconds
-    into a sound, `text` is what a passage of a text says.
+    into a sound, `text` is what a passage of a text says. `captions` are what was said of the
+    file, `taken` is the wall clock when it was taken or else when it was last changed.
+    `duplicates` are the files folded into this answer, and `why` is there when it was asked.
     """
 
     rank: int
@@ -153,6 +227,30 @@ class Hit:
     start: float | None = None
     end: float | None = None
     text: str | None = None
+    captions: tuple[str, ...] = ()
+    taken: datetime | None = None
+    duplicates: tuple[Path, ...] = ()
+    why: Why | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; a path that is not UTF-8 also comes as base64 `path_bytes`."""
+        row: dict[str, Any] = {
+            "rank": self.rank,
+            "score": None if self.score is None else round(self.score, 6),
+            "relevance": None if self.relevance is None else round(self.relevance, 6),
+            "path": _path_values(self.path)["path"],
+            "modality": str(self.modality),
+            "id": self.id,
+            "start": self.start,
+            "end": self.end,
+            "text": self.text,
+            "captions": list(self.captions),
+            "taken": self.taken and self.taken.isoformat(),
+            "duplicates": [_path_values(path) for path in self.duplicates],
+        }
+        if self.why is not None:
+            row["why"] = self.why.as_dict()
+        return row | _path_values(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +263,16 @@ class Failure:
 
     def as_dict(self) -> dict[str, str]:
         """Plain values for JSON; a path that is not UTF-8 also comes as base64 `path_bytes`."""
-        raw = os.fsencode(self.path)
-        shown = raw.decode("utf-8", "replace")
-        row = {"path": shown, "reason": str(self.reason), "message": self.message}
-        if shown.encode() != raw:
-            row["path_bytes"] = base64.b64encode(raw).decode("ascii")
-        return row
+        return _path_values(self.path) | {"reason": str(self.reason), "message": self.message}
+
+
+def _path_values(path: Path) -> dict[str, str]:
+    raw = os.fsencode(path)
+    shown = raw.decode("utf-8", "replace")
+    row = {"path": shown}
+    if shown.encode() != raw:
+        row["path_bytes"] = base64.b64encode(raw).decode("ascii")
+    return row
 
 
 @dataclass(slots=True)

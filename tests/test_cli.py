@@ -26,6 +26,7 @@ from mmsearch.cli import app
 from mmsearch.encoders import BUILTIN
 
 KEYS = ["rank", "score", "relevance", "path", "modality", "id", "start", "end"]
+MORE = ["text", "captions", "taken", "duplicates"]  # in JSON
 ODD = b"not utf8 \xff\n\x1b[31m.png"
 
 
@@ -207,7 +208,7 @@ def test_json_has_exactly_the_documented_keys(made, mm):
     assert len(rows) == 5
     for rank, row in enumerate(rows, start=1):
         odd = "path_bytes" in row
-        assert list(row) == KEYS + ["path_bytes"] * odd
+        assert list(row) == KEYS + MORE + ["path_bytes"] * odd
         assert (row["rank"], row["relevance"], row["start"], row["end"]) == (rank, None, None, None)
         assert (type(row["score"]), type(row["id"]), row["modality"]) == (float, int, "image")
         raw = base64.b64decode(row["path_bytes"]) if odd else row["path"].encode()

@@ -1,0 +1,19 @@
+"""What a person or a script reads: answers on stdout, progress and notes on stderr."""
+
+from mmsearch.printing.answers import Format, print_hits
+from mmsearch.printing.meters import Meter, TrainingMeter
+from mmsearch.printing.plain import note, print_json
+from mmsearch.printing.reports import print_failures, print_recall, print_report, print_trained
+
+__all__ = [
+    "Format",
+    "Meter",
+    "TrainingMeter",
+    "note",
+    "print_failures",
+    "print_hits",
+    "print_json",
+    "print_recall",
+    "print_report",
+    "print_trained",
+]

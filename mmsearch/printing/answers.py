@@ -1,0 +1,119 @@
+"""Answers on stdout, in the form that was asked for."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+
+from mmsearch.files import display
+from mmsearch.printing.plain import clock, note, print_json
+from mmsearch.records import Hit, Modality, Share
+
+_EXCERPT = 72  # characters of a passage
+_SHARES = 6  # of each kind are printed under an answer, those that weigh most
+_COLUMNS = ["rank", "score", "relevance", "path", "modality", "id", "start", "end"]
+
+
+class Format(StrEnum):
+    """How answers are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    NDJSON = "ndjson"
+    CSV = "csv"
+    PATHS = "paths"
+    HTML = "html"
+
+
+def print_hits(
+    hits: Sequence[Hit],
+    form: Format,
+    *,
+    nul: bool = False,
+    thumbnails: bool | None = None,
+    title: str = "",
+) -> None:
+    """Print answers. `nul` prints bare paths, as they are, with NUL behind each (xargs -0).
+
+    `thumbnails` puts small pictures into a table and a sheet of HTML; None does so in HTML,
+    and in a terminal that is known to show them. `title` is what a sheet is headed with.
+    """
+    out = sys.stdout
+    if nul:
+        out.buffer.write(b"".join(os.fsencode(hit.path) + b"\0" for hit in hits))
+    elif form is Format.PATHS:
+        out.buffer.write(b"".join(os.fsencode(hit.path) + b"\n" for hit in hits))
+    elif form is Format.JSON:
+        print_json([hit.as_dict() for hit in hits])
+    elif form is Format.NDJSON:
+        for hit in hits:
+            print(json.dumps(hit.as_dict(), ensure_ascii=False))
+    elif form is Format.CSV:
+        writer = csv.DictWriter(out, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(hit.as_dict() for hit in hits)
+    elif form is Format.HTML:
+        from mmsearch.sheet import page
+
+        print(page(hits, title=title, thumbnails=thumbnails is not False))
+    else:
+        _print_table(hits, thumbnails)
+
+
+def _print_table(hits: Sequence[Hit], thumbnails: bool | None) -> None:
+    calibrated = any(hit.relevance is not None for hit in hits)
+    tables = [list(_lines(hit, calibrated)) for hit in hits]
+    if thumbnails is not False and any(hit.modality is Modality.IMAGE for hit in hits):
+        from mmsearch.printing import terminal
+
+        if draw := terminal.pictures(sys.stdout):
+            for hit, lines in zip(hits, tables, strict=True):
+                print(terminal.beside(draw(hit), lines))
+            return
+        if thumbnails:
+            note("this terminal is not known to show pictures; kitty, iTerm2 and WezTerm do")
+    for lines in tables:
+        print("\n".join(lines))
+
+
+def _lines(hit: Hit, calibrated: bool) -> Iterator[str]:
+    """An answer: its line, and beneath it what else there is to say."""
+    score = " " * 6 if hit.score is None else f"{hit.score:6.3f}"
+    relevance = ""
+    if calibrated:
+        relevance = " " * 6 if hit.relevance is None else f"  {hit.relevance:4.0%}"
+    yield f"{hit.rank:>3}{relevance}  {score}  {display(os.fsencode(hit.path))}{_place(hit)}"
+    if hit.duplicates:
+        yield f"     and {len(hit.duplicates)} like it: {_named(hit)}"
+    for name, shares in (("words", hit.why.words), ("pieces", hit.why.pieces)) if hit.why else ():
+        if shares:
+            yield f"     {name}: {_told(shares)}"
+
+
+def _place(hit: Hit) -> str:
+    """Where in its file an answer is: the seconds of a sound, the beginning of a passage."""
+    if hit.start is not None and hit.end is not None:
+        return f"  {clock(hit.start)}–{clock(hit.end)}"
+    if hit.text is not None:
+        return f"  {_excerpt(hit.text)}"
+    return ""
+
+
+def _named(hit: Hit) -> str:
+    names = [display(os.fsencode(path.name)) for path in hit.duplicates]
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _told(shares: Sequence[Share]) -> str:
+    """Those that weigh most, first, each with what the score loses without it."""
+    most = sorted(shares, key=lambda share: -share.carried)[:_SHARES]
+    told = ", ".join(f"{_excerpt(share.what)} {share.carried:+.3f}" for share in most)
+    return told + (", …" if len(shares) > _SHARES else "")
+
+
+def _excerpt(text: str) -> str:
+    return display(text if len(text) <= _EXCERPT else text[:_EXCERPT] + "…")

@@ -1,0 +1,62 @@
+"""What an indexing run did, what could not be read, what was measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from mmsearch.files import display
+from mmsearch.printing.plain import note
+from mmsearch.records import Failure, Report
+
+if TYPE_CHECKING:
+    from mmsearch.training.train import Trained
+
+
+def print_failures(failures: Iterable[Failure]) -> None:
+    """A line a file: reason code, path, and what is wrong."""
+    for failure in failures:
+        print(f"{failure.reason}\t{display(os.fsencode(failure.path))}\t{failure.message}")
+
+
+def print_report(report: Report) -> None:
+    """The end of an indexing run, in sentences a person reads."""
+    verb = "would be " if report.dry_run else ""
+    counts = [
+        (report.added, "added"), (report.changed, "changed"), (report.moved, "moved"),
+        (report.copied, "copied"), (report.gone, "gone"), (report.offline, "offline"),
+        (report.unchanged, "unchanged"), (report.skipped, "skipped (other types)"),
+        (len(report.failures), "failed"),
+    ]  # fmt: skip
+    said = [f"{count:,} {verb if word == 'added' else ''}{word}" for count, word in counts if count]
+    print(", ".join(said) or "nothing to index here")
+    for failure in report.failures[:10]:
+        note(f"failed: {display(os.fsencode(failure.path))}: {failure.reason}: {failure.message}")
+    if len(report.failures) > 10:
+        note(f"and {len(report.failures) - 10:,} more: mmsearch errors lists them all")
+    for line in report.notes:
+        note(line)
+    if report.interrupted:
+        note("interrupted: what was indexed is safe, run the same command again to go on")
+
+
+def print_recall(found: dict[str, Any]) -> None:
+    """Print what `mmsearch bench recall` found."""
+    counts = f"{found['photos']:,} photos, {found['captions']:,} captions, {found['split']}"
+    print(f"{found['model']} ({found['fingerprint'][:8]}) on {counts}")
+    print(f"{'':24}    R@1    R@5   R@10")
+    for place, recalls in (("embeddings", found), ("a library", found["search"])):
+        for direction in ("text_to_image", "image_to_text"):
+            shown = " ".join(f"{value:6.3f}" for value in recalls[direction].values())
+            print(f"{direction.replace('_', ' ')}, {place:10} {shown}")
+
+
+def print_trained(trained: Trained) -> None:
+    """Recall before and after, a line a direction."""
+    before, after = trained.before or {}, trained.after or {}
+    for name, found in after.items():
+        for direction, cuts in found.items():
+            was = before[name][direction]
+            told = "   ".join(f"{cut} {was[cut]:.3f} → {cuts[cut]:.3f}" for cut in cuts)
+            print(f"{name.replace('_', ' '):<8}  {direction.replace('_', ' '):<15}  {told}")
