@@ -38,21 +38,12 @@ from mmsearch import __version__
 from mmsearch.errors import TrainingError, UsageError
 from mmsearch.locking import WriterLock
 from mmsearch.records import Modality
-from mmsearch.training import curve, gate
+from mmsearch.training import curve, gate, sources
 from mmsearch.training.adapters import merge
 from mmsearch.training.batches import Batches, Wanted, decode, load
 from mmsearch.training.config import TrainConfig
 from mmsearch.training.learner import Learner
 from mmsearch.training.run import RunFolder
-from mmsearch.training.sources import (
-    Bad,
-    Pair,
-    data_hash,
-    held_out,
-    merged,
-    read_pairs,
-    usable_pairs,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +65,7 @@ class Trained:
     `reasons`: why the model is marked as not to be offered; empty for one that is better.
     """
 
-    bad: list[Bad]
+    bad: list[sources.Bad]
     begun: bool = True
     before: dict[str, gate.Recalls] | None = None
     after: dict[str, gate.Recalls] | None = None
@@ -138,12 +129,16 @@ def _train(  # noqa: PLR0915 - one run, read from top to bottom
     if _any(stop(), device):
         return Trained(bad, begun=resume)
     learner.leave_out(learner.towers.keys() - {Modality.TEXT, *(pair.modality for pair in pairs)})
-    training, kept = held_out(pairs, config.held_out)
+    training, kept = sources.held_out(pairs, config.held_out)
     kept = kept[: config.measured]
     note(f"{len(training):,} files to train on, {len(kept):,} held out, {len(bad):,} skipped")
     facts = {
         "config": asdict(config),
-        "data": {"sha256": data_hash(pairs), "trained_on": len(training), "held_out": len(kept)},
+        "data": {
+            "sha256": sources.data_hash(pairs),
+            "trained_on": len(training),
+            "held_out": len(kept),
+        },
         "versions": {"mmsearch": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
     if resume and folder.read_json("config.json")["data"] != facts["data"]:
@@ -257,15 +252,15 @@ def at_ten(recall: gate.Recalls) -> float | None:
 
 def _read(
     config: TrainConfig, wanted: Wanted, note: Callable[[str], None], stop: Callable[[], bool]
-) -> tuple[list[Pair], list[Bad]]:
+) -> tuple[list[sources.Pair], list[sources.Bad]]:
     """Every pair that can be used, and what cannot; both cut short by `stop`."""
     note(f"reading the pairs of {', '.join(config.pairs)}")
     images = Path(config.images) if config.images is not None else None
-    listed, bad = read_pairs([Path(place) for place in config.pairs], images)
-    usable: list[Pair] = []
+    listed, bad = sources.read_pairs([Path(place) for place in config.pairs], images)
+    usable: list[sources.Pair] = []
     told = time.monotonic()
-    for found in usable_pairs(listed, partial(decode, wanted=wanted), config.workers):
-        if isinstance(found, Bad):
+    for found in sources.usable_pairs(listed, partial(decode, wanted=wanted), config.workers):
+        if isinstance(found, sources.Bad):
             bad.append(found)
         else:
             usable.append(found)
@@ -274,7 +269,7 @@ def _read(
             note(f"read {len(usable):,} of {len(listed):,} files")
         if stop():
             return usable, bad
-    pairs = merged(usable)
+    pairs = sources.merged(usable)
     if len(pairs) < 2:
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in bad[:3])
         raise TrainingError(

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
 soundfile = pytest.importorskip("soundfile")
+
+from graphs import DATA, alive, run  # noqa: E402
 
 from mmsearch.encoders.patches import PATCH, cut_patches  # noqa: E402
 from mmsearch.training import export, towers  # noqa: E402
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 YAMNET = DATA / "teachers" / "yamnet_int8.tflite"
 WINDOW, MELS, SPECTROGRAM, FEATURES, LOGITS = 11, 22, 25, 115, 118  # tensors of that file
 
 
 @pytest.fixture(scope="module")
 def tower():
-    """A randomly initialised audio tower whose activations neither vanish nor saturate."""
-    torch.manual_seed(0)
-    tower = towers.AudioTower(hidden=16).eval()
-    for module in tower.backbone.convolutions():
-        torch.nn.init.kaiming_normal_(module.convolution.weight)
-    return tower
+    """With random weights."""
+    return alive(towers.AudioTower)
 
 
 def noise(patches, seed=0):
     """Quiet noise, (patches, 15600)."""
     rows = np.random.default_rng(seed).normal(0, 0.1, (patches, PATCH))
     return rows.astype(np.float32)
-
-
-def run(model, **inputs):
-    """The output of a graph."""
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, inputs)[0]
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class Head(nn.Module):
         return F.normalize(out, dim=-1)
 
 
-class Tower(nn.Module):
+class Tower(nn.Module, ABC):
     """One modality's way into the space, in two halves: inputs to features, features to unit rows.
 
     So a head can be trained on features that were computed once. ``arguments``, values that JSON
@@ -72,9 +73,9 @@ class Tower(nn.Module):
     arguments: dict[str, Any]
     head: Any  # a module from features to unit rows, which says of how many numbers: ``dim``
 
+    @abstractmethod
     def features(self, *inputs: Tensor) -> Tensor:
         """One row of features an item, (n, features)."""
-        raise NotImplementedError
 
     def embed(self, features: Tensor) -> Tensor:
         """(n, features) -> (n, dim) unit rows."""
