@@ -254,6 +254,21 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """A word of a vocabulary that says what is in a file, and how surely, from 0 to 1."""
+
+    path: Path
+    modality: Modality
+    label: str
+    relevance: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; a path that is not UTF-8 also comes as base64 `path_bytes`."""
+        said = {"modality": str(self.modality), "label": self.label}
+        return _path_values(self.path) | said | {"relevance": round(self.relevance, 6)}
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A file that is not in the index, with the reason code and one line for a person."""
 
