@@ -15,28 +15,33 @@ from mmsearch.settings import Settings
 if TYPE_CHECKING:
     from PIL import Image
 
+    from mmsearch.loaders import LoadedImage
 
-def thumbnail(path: Path, longest: int) -> Image.Image | None:
-    """A picture file upright, in RGB, its longer side `longest` pixels; None if unreadable.
 
-    The file is read as cautiously as `index` reads it: it may be another one by now.
+def load(path: Path, want: ImageInput) -> LoadedImage:
+    """A picture that an answer names, read as cautiously as `index` did: it may have changed.
+
+    Raises LoadError.
     """
-    from PIL import Image
-
-    from mmsearch import loaders
+    from mmsearch import loaders  # a query of words has no need of Pillow
 
     limits = Settings()
-    want = ImageInput(size=longest)  # squashed to a square, whose sides are put right below
+    real = os.path.realpath(os.fsencode(path))
+    data, _ = read_regular(real, limits.max_file_mb * 1e6, lambda head: None)
+    return loaders.load_image(data, want, max_megapixels=limits.max_megapixels)
+
+
+def thumbnail(path: Path, longest: int) -> Image.Image | None:
+    """A picture file upright, in RGB, its longer side `longest` pixels; None if unreadable."""
+    from PIL import Image
+
     try:
-        data, _ = read_regular(
-            os.path.realpath(os.fsencode(path)), limits.max_file_mb * 1e6, lambda head: None
-        )
-        loaded = loaders.load_image(data, want, max_megapixels=limits.max_megapixels)
+        found = load(path, ImageInput(size=longest))  # squashed to a square: put right below
     except LoadError:
         return None
-    scale = longest / max(loaded.width, loaded.height)
-    size = max(1, round(loaded.width * scale)), max(1, round(loaded.height * scale))
-    return Image.fromarray(loaded.pixels).resize(size, Image.Resampling.BICUBIC)
+    scale = longest / max(found.width, found.height)
+    size = max(1, round(found.width * scale)), max(1, round(found.height * scale))
+    return Image.fromarray(found.pixels).resize(size, Image.Resampling.BICUBIC)
 
 
 def as_jpeg(picture: Image.Image) -> bytes:

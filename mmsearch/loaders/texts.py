@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import BinaryIO
 
 from mmsearch.errors import LoadError
@@ -62,6 +63,14 @@ def passages(
             yield passage
     if not found:
         raise LoadError(Reason.EMPTY, "there are no words in it")
+
+
+def sentences(passage: str) -> list[str]:
+    """The sentences of a passage, in order and without the space between them."""
+    ends = [match.end() for match in _SENTENCE.finditer(passage)]
+    edges = [0, *ends, len(passage)]
+    found = [passage[a:b].strip() for a, b in pairwise(edges)]
+    return [sentence for sentence in found if sentence]
 
 
 def _decoded(file: BinaryIO, max_megabytes: float) -> Iterator[str]:
