@@ -136,9 +136,9 @@ def test_heif_brands_are_read_beyond_the_first():
 def test_heic_without_its_extra_says_what_to_install(monkeypatch):
     """Without pi-heif a HEIC picture is skipped with the exact pip line."""
     monkeypatch.setitem(sys.modules, "pi_heif", None)
-    images._plugin.cache_clear()
+    images.plugin.cache_clear()
     error = refusal(HEIC)
-    images._plugin.cache_clear()
+    images.plugin.cache_clear()
     assert error.reason == Reason.NEEDS_EXTRA
     assert 'pip install "mmsearch[heif]"' in str(error)
 
@@ -551,7 +551,7 @@ def test_whatever_a_decoder_raises_is_translated(monkeypatch, raised, reason):
     def decode(_file):
         raise raised
 
-    monkeypatch.setattr(images, "_plugin", lambda _name: decode)
+    monkeypatch.setattr(images, "plugin", lambda _name: decode)
     assert refusal(FORMATS["baseline.jpg"]).reason == reason
 
 

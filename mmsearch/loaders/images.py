@@ -170,7 +170,7 @@ def _load(content: bytes, name: str, want: ImageInput, budget: float) -> LoadedI
     elif name == "WEBP":
         # Its decoder allocates the canvas when it is made, so look first.
         _check_budget(_webp_size(content), budget)
-    picture = _plugin(name)(io.BytesIO(content))
+    picture = plugin(name)(io.BytesIO(content))
     width, height = picture.size
     scans, shrink = 0, 1.0
     if name == "JPEG":
@@ -196,7 +196,8 @@ def _load(content: bytes, name: str, want: ImageInput, budget: float) -> LoadedI
 
 
 @cache
-def _plugin(name: str) -> Any:
+def plugin(name: str) -> Any:
+    """The class that opens a format. Raises LoadError where it is not installed."""
     if name == "AVIF" and not features.check("avif"):
         raise LoadError(Reason.NEEDS_EXTRA, "AVIF needs a newer Pillow: pip install -U pillow")
     place, attribute = _PLUGINS[name].split(":")
@@ -254,7 +255,7 @@ def _check_jpeg_tail(picture: Image.Image, wanted: int, content: bytes, scans: i
         return
     end = content.find(_JPEG_END, scans)
     content = content[:end] + bytes(range(1, 251)) + _JPEG_END
-    longer: Any = _plugin("JPEG")(io.BytesIO(content))
+    longer: Any = plugin("JPEG")(io.BytesIO(content))
     _draft(longer, wanted, content)
     if longer.tobytes() != picture.tobytes():
         raise LoadError(Reason.TRUNCATED, "the picture data ends before the picture does")
