@@ -97,7 +97,8 @@ def test_the_policy_allows_nothing_but_what_is_there():
 _STARTS = ["", '"', "'", ">", '">', "'>", "-->", "</a>", "</title>", "</style>", "]]>", "\x00"]
 _BODIES = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<svg/onload=alert(1)>",
-    "<iframe srcdoc='<script>alert(1)</script>'>", " onmouseover=alert(1) x=", "javascript:alert(1)",
+    "<iframe srcdoc='<script>alert(1)</script>'>", " onmouseover=alert(1) x=",
+    "javascript:alert(1)",
     "<a href=javascript:alert(1)>x</a>", "<math><mtext></form><form><mglyph><style></math>",
     "<base href=//evil>", "<meta http-equiv=refresh content=0;url=//evil>", "<!--", "<![CDATA[",
     "&lt;script&gt;", "&#60;script&#62;", "\u202e<b>gnp.x", "＜script＞", "<style>*{x:y}</style>",
