@@ -117,7 +117,7 @@ def _sentences(hit: Hit, encoder: Encoder) -> Pieces:
 
     said = texts.sentences(hit.text or "")
     without = [" ".join(said[:n] + said[n + 1 :]) or None for n in range(len(said))]
-    return [Share(sentence, 0.0) for sentence in said], [hit.text, *without]
+    return [Share(sentence, 0.0) for sentence in said], [hit.text or None, *without]
 
 
 def _seconds(hit: Hit, encoder: Encoder) -> Pieces:
