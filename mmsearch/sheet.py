@@ -28,12 +28,12 @@ _LINKED = frozenset(
 )  # fmt: skip
 
 _STYLE = """
-.mmsearch { --ink: #1d1f23; --soft: #6a6f78; --card: #fff; --edge: #e3e5e9; --bar: #3b6fd8;
+.mmsearch { --ink: #1d1f23; --soft: #6a6f78; --card: #fff; --edge: #e3e5e9;
   display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: .9rem;
   font: 14px/1.45 system-ui, sans-serif; color: var(--ink); }
 .mmsearch article { background: var(--card); border: 1px solid var(--edge); border-radius: .6rem;
   padding: .7rem; display: flex; flex-direction: column; gap: .35rem; overflow-wrap: anywhere; }
-.mmsearch img { display: block; max-width: 100%; height: auto; margin: auto; border-radius: .3rem; }
+.mmsearch img { display: block; max-width: 100%; height: auto; margin: 0 auto; border-radius: .3rem; }
 .mmsearch audio { width: 100%; height: 2rem; }
 .mmsearch p, .mmsearch blockquote { margin: 0; }
 .mmsearch blockquote { border-left: 3px solid var(--edge); padding-left: .6rem; }
