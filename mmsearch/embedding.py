@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmsearch.encoders import Encoder, open_encoder
-from mmsearch.errors import LoadError, ModelError, UsageError
+from mmsearch.errors import LoadError, ModelError, UsageError, chosen
 from mmsearch.files import display, opened, read_regular, well_formed
-from mmsearch.language import Query
+from mmsearch.language import Term
 from mmsearch.records import Modality, Reason
 from mmsearch.settings import Settings
 
@@ -25,15 +25,18 @@ _AT_ONCE = 64  # pictures, windows of sound or texts in memory at a time
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A query as the encoder sees it: the (dim,) unit row it stands for, and its background.
+    """A part of a query as the encoder sees it: the (dim,) unit row that its terms stand for.
 
     The background has, by an item's modality, the mean and the standard deviation of this
-    query's scores with items that have nothing to do with it. A modality is absent where the
-    encoder has no such figures.
+    row's scores with items that have nothing to do with it. A modality is absent where the
+    encoder has no such figures. `kinds` are the modalities of the terms, `words` what they
+    say in words.
     """
 
     vector: Vectors
     background: dict[Modality, tuple[float, float]]
+    kinds: frozenset[Modality]
+    words: tuple[str, ...]
 
 
 def embed(
@@ -54,33 +57,40 @@ def embed(
         raise UsageError(f'precision is "auto" or "fp32", not {precision!r}')
     if isinstance(inputs, str | bytes | os.PathLike):
         raise UsageError("embed takes a list of inputs, such as ['a dog']")
-    return _encoded(inputs, as_modality(modality), open_encoder(model))
+    return _encoded(inputs, chosen(Modality, "modality", modality), open_encoder(model))
 
 
-def as_modality(name: str | Modality) -> Modality:
-    """The Modality of that name. Raises UsageError, which lists them all."""
-    try:
-        return Modality(name)
-    except ValueError:
-        names = ", ".join(Modality)
-        raise UsageError(f"modality is one of {names}, not {name!r}") from None
+def ask(parts: Sequence[Sequence[Term]], encoder: Encoder) -> list[Asked]:
+    """What each of these parts of a query stands for: the weighted sum of its terms' rows.
+
+    What is said in words is encoded at once. Raises UsageError when the terms of a part
+    cancel each other out, LoadError for a bad file.
+    """
+    terms = [term for part in parts for term in part]
+    kinds = [term.modality or _kind(term.value) for term in terms]
+    rows = np.empty((len(terms), encoder.dim), np.float32)
+    for kind in dict.fromkeys(kinds):
+        mine = [number for number, other in enumerate(kinds) if other is kind]
+        rows[mine] = _encoded([terms[number].value for number in mine], kind, encoder)
+    asked, start = [], 0
+    for part in parts:
+        end = start + len(part)
+        asked.append(_asked(part, kinds[start:end], rows[start:end], encoder))
+        start = end
+    return asked
 
 
-def ask(query: Query, encoder: Encoder) -> Asked:
-    """What a query stands for. Raises UsageError when its terms cancel each other out."""
-    kinds = [term.modality or _kind(term.value) for term in query.terms]
-    weights = np.array([term.weight for term in query.terms], np.float32)
-    rows = np.concatenate(
-        [
-            _encoded([term.value], kind, encoder)
-            for term, kind in zip(query.terms, kinds, strict=True)
-        ]
-    )
+def _asked(
+    terms: Sequence[Term], kinds: Sequence[Modality], rows: Vectors, encoder: Encoder
+) -> Asked:
+    weights = np.array([term.weight for term in terms], np.float32)
     total = weights @ rows
     length = float(np.linalg.norm(total))
     if not length > 1e-6:
         raise UsageError("the parts of this query cancel each other out")
-    return Asked(total / np.float32(length), _background(kinds, weights / length, rows, encoder))
+    words = tuple(term.value for term in terms if isinstance(term.value, str) and term.weight > 0)
+    background = _background(kinds, weights / length, rows, encoder)
+    return Asked(total / np.float32(length), background, frozenset(kinds), words)
 
 
 def _background(

@@ -20,7 +20,12 @@ MmsearchError
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import TypeVar
+
 from mmsearch.records import Reason
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class MmsearchError(Exception):
@@ -92,3 +97,11 @@ class DiskFull(LibraryError):
 
 class StorageFailed(LibraryError):
     """The disk reported an error; the connection was closed, nothing was retried."""
+
+
+def chosen(kind: type[Choice], what: str, name: str) -> Choice:
+    """The member of an enumeration with that name. Raises UsageError, which lists them all."""
+    try:
+        return kind(name)
+    except ValueError:
+        raise UsageError(f"{what} is one of {', '.join(kind)}, not {name!r}") from None

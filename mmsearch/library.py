@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mmsearch.answers import by_vectors, by_words
+from mmsearch.answers import Hybrid, Question, answer
 from mmsearch.catalog import Catalog
 from mmsearch.durable import storage_error
-from mmsearch.embedding import as_modality, ask
+from mmsearch.embedding import ask
 from mmsearch.encoders import Encoder, open_encoder
 from mmsearch.errors import (
     DiskFull,
@@ -26,17 +26,21 @@ from mmsearch.errors import (
     SchemaMismatch,
     StorageFailed,
     UsageError,
+    chosen,
 )
 from mmsearch.files import WalkRules, display
-from mmsearch.language import Query, text
+from mmsearch.fusion import Fusion
+from mmsearch.language import Query, checked, said, terms_of
 from mmsearch.locking import WriterLock
-from mmsearch.records import Failure, Hit, Item, Modality, Report
+from mmsearch.records import Failure, Hit, Modality, Report
 from mmsearch.settings import Settings, load_settings
 from mmsearch.space import Space
 
 if TYPE_CHECKING:
     from mmsearch.filters import Filter
     from mmsearch.ingest import Ingest, Progress
+
+_MOST = 2**31  # answers: more than any library has items
 
 _BUILTIN = re.compile(r"builtin-(\d+)")
 
@@ -260,49 +264,67 @@ class Library:
         where: str | None = None,
         all: bool = False,
         min_relevance: float | None = None,
+        fusion: str | Fusion = Fusion.SUM,
+        subtract: bool = False,
+        hybrid: str | Hybrid = Hybrid.AUTO,
+        exclude: Iterable[str | os.PathLike[str]] = (),
     ) -> list[Hit]:
-        """The k items nearest to a query, best first: words, or a Query of terms.
+        """The k items that answer a query best, best first: words, or a Query of terms.
 
-        Exact search over every item, or over those that fit: `modality` keeps one kind, and
-        `where` is a filter such as "width > height and modified >= 2024", in the language
-        that mmsearch.filters describes. Relevance is not calibrated yet: it is None in every
-        hit, nothing is cut, and so `all` changes nothing. Files that wait to be
-        encoded anew (see `waiting`) are found by words alone, without a score, as far as the
-        others leave room. Raises UsageError for a query that asks for nothing, for a filter
-        that is not understood and for `min_relevance`, which this version does not have,
-        LibraryMissing, LibraryDamaged, EncoderMismatch, LoadError for a bad file.
+        Every item is looked at, or those that fit: `modality` keeps one kind, and `where` is a
+        filter such as "width > height and modified >= 2024", in the language that
+        mmsearch.filters describes. `fusion` is how the terms of a sum become one value, and
+        `subtract` takes unwanted terms off its vector instead of excluding what they describe
+        better (mmsearch.fusion). `hybrid` "off" looks at nothing but items' own vectors, "only"
+        at words. `exclude` are files that are not to be among the answers.
+
+        Files that wait to be encoded anew (see `waiting`) are found by words alone, without a
+        score. A hit's score is its raw inner product with the renormalised mean of what is
+        wanted. Raises UsageError for a query that asks for nothing and for a filter that is not
+        understood, LibraryMissing, LibraryDamaged, EncoderMismatch, LoadError for a bad file.
         """
         if min_relevance is not None:
             raise UsageError("min_relevance is not in this version of mmsearch yet")
         if k < 1:
             raise UsageError(f"k is the number of answers, at least 1, not {k}")
-        kind = as_modality(modality) if modality is not None else None
-        kept = _parsed(where) if where is not None else None
-        query = text(q) if isinstance(q, str) else q
-        found: list[tuple[float | None, Item]] = []
+        query = checked(said(q) if isinstance(q, str) else q)
+        unwanted = {os.path.realpath(os.fsdecode(path)) for path in exclude}
         with self._reading() as (catalog, space):
-            asked = ask(query, self.encoder) if self._answers(space) else None
-            if asked is None and not query.words:
-                raise EncoderMismatch(
-                    f"{self.folder} was made by {space.encoder_name}, whose vectors do not compare "
-                    f"with those of {self.encoder.name}; run mmsearch index, or ask in words"
-                )
+            question = Question(
+                query,
+                {},
+                chosen(Fusion, "fusion", fusion),
+                subtract,
+                chosen(Hybrid, "hybrid", hybrid),
+                chosen(Modality, "modality", modality) if modality is not None else None,
+                _parsed(where) if where is not None else None,
+            )
+            if question.hybrid is not Hybrid.ONLY and self._answers(space):
+                parts = question.leaves
+                question.asked.update(zip(parts, ask(parts, self.encoder), strict=True))
+            elif not any(isinstance(term.value, str) for term in terms_of(query)):
+                self._refuse_without_words(space, question.hybrid)
             with catalog.snapshot():
-                if asked is not None:
-                    found += by_vectors(catalog, space, asked, k, kind, kept)
-                if len(found) < k and self._waiting(catalog):
-                    met = {item.id for _, item in found}
-                    named = by_words(catalog, query, k + len(met), kind, kept)
-                    found += [(None, item) for item in named if item.id not in met]
-                texts = [item.id for _, item in found[:k] if item.modality is Modality.TEXT]
+                found = answer(catalog, space, question, min(k, _MOST) + len(unwanted))
+                items = [one.item for one in found]
+                texts = [item.id for item in items if item.modality is Modality.TEXT]
                 says = catalog.passages(texts) if texts else {}
+        wanted = [one for one in found if str(one.item.path) not in unwanted]
         return [
             Hit(
-                rank, score, None, item.path, item.modality, item.id, item.start, item.end,
-                says.get(item.id),
+                rank, one.score, None, one.item.path, one.item.modality, one.item.id,
+                one.item.start, one.item.end, says.get(one.item.id),
             )
-            for rank, (score, item) in enumerate(found[:k], start=1)
+            for rank, one in enumerate(wanted[:k], start=1)
         ]  # fmt: skip
+
+    def _refuse_without_words(self, space: Space, hybrid: Hybrid) -> NoReturn:
+        if hybrid is Hybrid.ONLY:
+            raise UsageError("pictures and sounds have no words to look for: leave out hybrid=only")
+        raise EncoderMismatch(
+            f"{self.folder} was made by {space.encoder_name}, whose vectors do not compare "
+            f"with those of {self.encoder.name}; run mmsearch index, or ask in words"
+        )
 
     def waiting(self) -> tuple[str, int] | None:
         """The older built-in model that made this library, and how many files still wait for

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     NOT_REGULAR = "not-regular"
     SYMLINK = "symlink"
     NEEDS_EXTRA = "needs-extra"
+    SIDECAR = "sidecar"  # what it says is captions of other files
     # Failed: supported, but unreadable. Named, and the run exits 3.
     EMPTY = "empty"
     TYPE_MISMATCH = "type-mismatch"
@@ -73,7 +74,11 @@ class Reason(StrEnum):
         return self in _SKIPPED
 
 
-_SKIPPED = frozenset({Reason.UNSUPPORTED, Reason.NOT_REGULAR, Reason.SYMLINK, Reason.NEEDS_EXTRA})
+_SKIPPED = frozenset(
+    {
+        Reason.UNSUPPORTED, Reason.NOT_REGULAR, Reason.SYMLINK, Reason.NEEDS_EXTRA, Reason.SIDECAR,
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +302,8 @@ class Report:
     added: newly findable; changed: new content under a known path; moved and copied:
     known content under a new path, not encoded again; gone: no longer below the paths
     given; offline: files of roots that are not there now; skipped: not a supported
-    type; unchanged: as before. `failures` has what could not be read in this run.
+    type, or captions of others; unchanged: as before. captioned: how many of them all have
+    other captions than before. `failures` has what could not be read in this run.
     """
 
     added: int = 0
@@ -310,6 +316,7 @@ class Report:
     unchanged: int = 0
     failures: list[Failure] = field(default_factory=list)
     encoded: int = 0
+    captioned: int = 0
     interrupted: bool = False
     dry_run: bool = False
     notes: list[str] = field(default_factory=list)
@@ -325,7 +332,7 @@ class Report:
             name: getattr(self, name)
             for name in (
                 "added", "changed", "moved", "copied", "gone", "offline",
-                "skipped", "unchanged", "encoded", "interrupted", "dry_run",
+                "skipped", "unchanged", "encoded", "captioned", "interrupted", "dry_run",
             )
         }  # fmt: skip
         failed = [failure.as_dict() for failure in self.failures]

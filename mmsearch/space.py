@@ -18,15 +18,14 @@ from mmsearch.vectors import VectorStore, open_store
 from mmsearch.vectors.matrix import Matrix, hash_file, open_matrix, write_matrix
 
 if TYPE_CHECKING:
-    from mmsearch.records import Ids, Modality, Vectors
+    from mmsearch.filters import Filter
+    from mmsearch.records import Ids, Kinds, Modality, Scores, Vectors
 
 # A cache is written anew when more than this share of its rows is missing or dead:
 # until then the fresh rows are searched beside it, exactly.
 STALE_SHARE = 0.05
 
-# Finalists beyond the k that are asked for: the last bits of a fast score, which depend on
-# where a row lies, do not decide which of several equal pictures is among the k.
-_SPARE = 16
+_FILTERS = 8  # whose vectors are remembered until the catalog changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,18 @@ class CacheState:
     problem: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Vectors with their scores: (n,) ids rising, (t, n) inner products with t unit rows, and
+    of each what it stands for and its hubness.
+    """
+
+    ids: Ids
+    scores: Scores
+    kinds: Kinds
+    hubness: Scores
+
+
 class Space:
     """The vectors of one encoder in one library."""
 
@@ -47,37 +58,44 @@ class Space:
         self._catalog = catalog
         self._cache = cache
         self._store: VectorStore | None = None
-        self._kinds: dict[Modality, Ids | None] = {}
-        self._version = -1  # of the catalog when these two were made
+        self._kept: dict[tuple[Filter, Modality | None], Ids] = {}
+        self._version = -1  # of the catalog when the store was made
         self.problem: str | None = None  # why the cache is not used
 
     # -- reading -----------------------------------------------------------------------
 
-    def search(self, query: Vectors, k: int, among: Ids | None = None) -> tuple[Ids, Vectors]:
-        """The vectors nearest to one (dim,) unit row: (m,) ids and (m,) scores, best first.
-
-        Exact: finalists are scored again from the catalog's own, checked vectors. Rows that
-        are no longer in the catalog are passed over.
-        """
+    def scores(self, queries: Vectors, among: Ids | None = None) -> Scored:
+        """The scores of (t, dim) unit rows with every vector, or with those `among` them."""
         with self._catalog.snapshot():
             store = self._refreshed()
-            while True:
-                _, found = store.search(query[None], k + _SPARE, among)
-                ids, rows = self._catalog.vectors_of(found[0].tolist())
-                dead = np.setdiff1d(found[0], ids)
-                if not len(dead):
-                    break
-                store.remove(dead)
-        # row by row, unlike a matrix product: equal vectors have equal scores wherever they lie
-        scores = (rows * query).sum(axis=1) if len(ids) else np.empty(0, np.float32)
-        order = np.lexsort((ids, -scores))[:k]
-        return ids[order], scores[order]
+            ids, scores = store.scores(queries, among)
+        whole = len(ids) == len(self._ids)
+        at: Any = slice(None) if whole else np.searchsorted(self._ids, ids)
+        return Scored(ids, scores, self._kinds[at], self._hubness[at])
 
-    def by_modality(self) -> dict[Modality, Ids | None]:
-        """The ids of the vectors of every modality there is; None: all, as there is only one."""
+    def exact(self, queries: Vectors, ids: Sequence[int]) -> tuple[Ids, Scores]:
+        """(m,) ids and (t, m) scores of vectors from the catalog itself, each checked.
+
+        Those that are no longer there are left out. Equal vectors have equal scores wherever
+        they lie: the products are taken row by row. Raises LibraryDamaged.
+        """
+        found, rows = self._catalog.vectors_of(ids)
+        if not len(found):
+            return found, np.empty((len(queries), 0), np.float32)
+        return found, np.stack([(rows * query).sum(axis=1) for query in queries])
+
+    def among(self, filter: Filter | None, modality: Modality | None) -> Ids | None:
+        """The vectors that a filter lets through, kept for the next query; None: all."""
+        if filter is None:
+            return None
         with self._catalog.snapshot():
             self._refreshed()
-        return self._kinds
+            if (filter, modality) not in self._kept:
+                if len(self._kept) == _FILTERS:
+                    self._kept.pop(next(iter(self._kept)))
+                found = self._catalog.vector_ids(self.id, filter, modality)
+                self._kept[filter, modality] = found
+        return self._kept[filter, modality]
 
     def hide(self, ids: Sequence[int]) -> None:
         """Leave these out of searches until the catalog changes: they stand for no item now."""
@@ -93,14 +111,15 @@ class Space:
         record = self._catalog.cache(self.id)
         matrix = self._open(record) if record else None
         store = open_store("auto", self.dim, matrix)
-        for ids, rows in self._catalog.vectors_after(self.id, matrix.last_id if matrix else 0):
-            store.add(ids, rows)
-        kinds = self._catalog.modalities()
-        self._kinds = {
-            kind: self._catalog.vectors_of_kind(self.id, kind) if len(kinds) > 1 else None
-            for kind in kinds
-        }
+        blocks = [matrix.rows] if matrix else []
+        for rows in self._catalog.vectors_after(self.id, matrix.last_id if matrix else 0):
+            store.add(rows.ids, rows.vectors)
+            blocks.append(rows)
+        self._ids = np.concatenate([np.empty(0, np.int64), *(rows.ids for rows in blocks)])
+        self._kinds = np.concatenate([np.empty(0, np.uint8), *(rows.kinds for rows in blocks)])
+        self._hubness = np.concatenate([np.empty(0, np.float32), *(r.hubness for r in blocks)])
         self._store, self._version = store, version
+        self._kept.clear()
         return store
 
     def _open(self, record: dict[str, Any]) -> Matrix | None:
@@ -115,9 +134,9 @@ class Space:
         except (OSError, LibraryDamaged) as error:
             self.problem = str(error)
             return None
-        head = (matrix.generation, len(matrix.ids), matrix.last_id, matrix.fingerprint)
+        head = (matrix.generation, len(matrix.rows.ids), matrix.last_id, matrix.fingerprint)
         expected = (record["generation"], record["rows"], record["last_id"], self.fingerprint)
-        if head != expected or matrix.rows.shape[1] != self.dim:
+        if head != expected or matrix.rows.vectors.shape[1] != self.dim:
             self.problem = f"{path} belongs to another state of the library"
             return None
         return matrix
@@ -142,15 +161,19 @@ class Space:
         if hash_file(matrix.path) != record["sha256"]:
             self.problem = f"{matrix.path} is not what was written"
             return
-        for ids, rows in self._catalog.vectors_after(self.id, 0):
-            old = ids <= matrix.last_id
-            at = np.searchsorted(matrix.ids, ids[old]).clip(max=max(len(matrix.ids) - 1, 0))
+        there = matrix.rows
+        for rows in self._catalog.vectors_after(self.id, 0):
+            old = rows.ids <= matrix.last_id
+            at = np.searchsorted(there.ids, rows.ids[old]).clip(max=max(len(there.ids) - 1, 0))
             if not len(at):
                 continue
-            if not (
-                np.array_equal(matrix.ids[at], ids[old])
-                and np.array_equal(matrix.rows[at], rows[old])
-            ):
+            pairs = (
+                (there.ids, rows.ids),
+                (there.vectors, rows.vectors),
+                (there.kinds, rows.kinds),
+                (there.hubness, rows.hubness),
+            )
+            if not all(np.array_equal(mine[at], theirs[old]) for mine, theirs in pairs):
                 self.problem = f"{matrix.path} has other vectors than the catalog"
                 return
 

@@ -102,12 +102,6 @@ def test_the_algebra_of_queries():
     assert terms(text(Path("notes.txt"))) == [("text", Path("notes.txt"), 1.0)]
 
 
-def test_the_words_of_a_query():
-    """What is said in words, with weights; files are none, whatever is in them."""
-    asked = parse(["dog", "-", "2:toy", "./a.txt"]) + text(Path("notes.txt")) + image("cat")
-    assert asked.words == [(1, "dog"), (-2, "toy")]
-
-
 def test_terms_and_queries_are_values():
     """Two that say the same are equal, and neither can be changed."""
     assert text(" dog ") == Query((Term(Modality.TEXT, "dog"),))

@@ -40,9 +40,9 @@ def names(hits):
     return [hit.path.name for hit in hits]
 
 
-def found(library, words, k=100):
+def found(library, words, k=100, **how):
     """{name: score} of all answers."""
-    return {hit.path.name: hit.score for hit in library.query(words, k)}
+    return {hit.path.name: hit.score for hit in library.query(words, k, **how)}
 
 
 def counts(report):
@@ -157,17 +157,17 @@ def test_what_is_not_there_yet_is_refused(three):
 
 
 def test_the_algebra_of_queries_by_hand(three, photos, tmp_path):
-    """text + 0.5 * image - text is the renormalised weighted sum of unit rows."""
+    """text + 0.5 * image - text as a renormalised weighted sum of unit rows."""
     asked = mmsearch.text("red") + 0.5 * mmsearch.image(photos / "green.png")
     asked = asked - mmsearch.text("blue")
     length = (1 + 0.25 + 1) ** 0.5
     expected = {"red.png": 1 / length, "green.png": 0.5 / length, "blue.png": -1 / length}
-    assert found(three, asked) == pytest.approx(expected, abs=1e-6)
+    assert found(three, asked, subtract=True) == pytest.approx(expected, abs=1e-6)
     doubled = mmsearch.text("red") * 2 - 2 * mmsearch.text("green")
     root = 2**-0.5
     expected = {"red.png": root, "blue.png": 0, "green.png": -root}
-    assert found(three, doubled) == pytest.approx(expected, abs=1e-6)
-    assert names(three.query(doubled)) == ["red.png", "blue.png", "green.png"]
+    assert found(three, doubled, subtract=True) == pytest.approx(expected, abs=1e-6)
+    assert names(three.query(doubled, subtract=True)) == ["red.png", "blue.png", "green.png"]
 
 
 def test_a_picture_as_the_query(three, photos):
@@ -184,7 +184,7 @@ def test_a_picture_as_the_query(three, photos):
 def test_a_query_that_cancels_out_is_wrong_usage(three):
     """Red less red asks for nothing."""
     with pytest.raises(UsageError, match="cancel each other out"):
-        three.query(mmsearch.text("red") - mmsearch.text("red"))
+        three.query(mmsearch.text("red") - mmsearch.text("red"), subtract=True)
     with pytest.raises(UsageError, match="nothing to look for"):
         three.query("  ")
 

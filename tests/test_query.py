@@ -23,6 +23,12 @@ from mmsearch.errors import LoadError, ModelError, UsageError
 from mmsearch.language import file, parse
 from mmsearch.records import Modality, Reason
 
+def vector_of(query, encoder):
+    """A sum as one vector, what is not wanted taken off it."""
+    [asked] = ask([query.terms], encoder)
+    return asked
+
+
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where fsync costs nothing
 IMAGE, AUDIO, TEXT = Modality.IMAGE, Modality.AUDIO, Modality.TEXT
 
@@ -111,7 +117,7 @@ def test_answers_are_those_of_brute_force(contents, figures, words, k, only, mon
             hits = library.query(words, k, modality=only)
     items = [item for item in items if only in (None, item[0])]
     there = {kind for kind, *_ in contents if only in (None, kind)}
-    background = ask(mmsearch.text(words), encoder).background
+    background = vector_of(mmsearch.text(words), encoder).background
     if not there <= figures.keys():
         background = dict.fromkeys(Modality, (0.0, 1.0))
 
@@ -157,16 +163,16 @@ def test_the_background_of_one_term_is_that_of_its_modality():
     encoder = Known(BOTH)
     red = mmsearch.text("red")
     for query in (red, 0.5 * red, red + red, 3 * red - red):
-        found = ask(query, encoder).background
+        found = vector_of(query, encoder).background
         assert found.keys() == {IMAGE, TEXT}
         assert found[IMAGE] == pytest.approx((0.2, 0.1))
         assert found[TEXT] == pytest.approx((0.6, 0.2))
-    assert ask(-red, encoder).background[IMAGE] == pytest.approx((-0.2, 0.1))
+    assert vector_of(-red, encoder).background[IMAGE] == pytest.approx((-0.2, 0.1))
 
 
 def test_the_background_of_a_mix_by_hand(tmp_path):
     """Weighted means and, for terms at right angles, weighted variances; by the length."""
-    asked = ask(3 * mmsearch.text("red") - 4 * picture(tmp_path, "green"), Known(BOTH))
+    asked = vector_of(3 * mmsearch.text("red") - 4 * picture(tmp_path, "green"), Known(BOTH))
     assert asked.vector == pytest.approx([0.6, -0.8, 0])
     mean, deviation = (3 * 0.2 - 4 * 0.4) / 5, np.hypot(3 * 0.1, 4 * 0.3) / 5
     assert asked.background == {IMAGE: pytest.approx((mean, deviation))}
@@ -183,16 +189,16 @@ def test_the_background_of_a_mix_against_drawn_items(tmp_path):
     encoder = Known(
         {TEXT: {IMAGE: measured(colour_row("yellow"))}, IMAGE: {IMAGE: measured(colour_row("red"))}}
     )
-    asked = ask(mmsearch.text("yellow") - 0.5 * picture(tmp_path, "red"), encoder)
+    asked = vector_of(mmsearch.text("yellow") - 0.5 * picture(tmp_path, "red"), encoder)
     assert asked.background[IMAGE] == pytest.approx(measured(asked.vector), rel=0.01)
 
 
 def test_a_modality_without_figures_has_no_background(tmp_path):
     """One term that knows nothing of a modality is enough; so is an encoder without any."""
-    assert ask(mmsearch.text("red") + picture(tmp_path, "red"), Known(BOTH)).background.keys() == {
+    assert vector_of(mmsearch.text("red") + picture(tmp_path, "red"), Known(BOTH)).background.keys() == {
         IMAGE
     }
-    assert ask(mmsearch.text("red"), Known({})).background == {}
+    assert vector_of(mmsearch.text("red"), Known({})).background == {}
 
 
 # -- what a query is made of ---------------------------------------------------------------------
@@ -276,12 +282,12 @@ def test_a_file_among_words_says_itself_what_it_is(encoder, tmp_path):
         ("words.MD", (0, 0, 1)),
         ("picture.png", (0, 1, 0)),
     ):
-        asked = ask(parse([str(tmp_path / name)]), encoder)
+        asked = vector_of(parse([str(tmp_path / name)]), encoder)
         assert asked.vector == pytest.approx(row, abs=0.02), name
-    mixed = ask(parse(["green", "-", f"2:{tmp_path / 'sound.bin'}"]), encoder)
+    mixed = vector_of(parse(["green", "-", f"2:{tmp_path / 'sound.bin'}"]), encoder)
     assert mixed.vector == pytest.approx(unit(-2, 1, 0), abs=0.02)
     with pytest.raises(LoadError, match=r"absent\.png: No such file"):
-        ask(file(str(tmp_path / "absent.png")), encoder)
+        vector_of(file(str(tmp_path / "absent.png")), encoder)
 
 
 # -- from files to answers -----------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmsearch.errors import LibraryDamaged
+from mmsearch.records import Rows
 from mmsearch.vectors import FAISS_FROM_ROWS, open_store
 from mmsearch.vectors.exact import ExactStore
 from mmsearch.vectors.matrix import Matrix, hash_file, open_matrix, write_matrix
@@ -170,7 +171,7 @@ def test_any_history_answers_as_brute_force(kind, tmp_path_factory, steps):
             rows = {id: row for id, row in rows.items() if id not in values[0]}
         elif step == "reopen":
             matrix = store.save(str(folder / f"{number}.matrix"), number, MARK)
-            assert matrix.ids.tolist() == sorted(rows)
+            assert matrix.rows.ids.tolist() == sorted(rows)
             store = open_store(kind, DIM, open_matrix(matrix.path))
         else:
             query, k, among = (values[0], values[1], values[2] if step == "among" else None)
@@ -196,8 +197,10 @@ def test_among_few_and_among_many(kind):
 def test_auto_takes_faiss_only_where_it_pays(monkeypatch):
     """A small matrix is searched without importing FAISS."""
     rows = np.zeros((FAISS_FROM_ROWS, 1), np.float32)
-    large = Matrix("", 1, MARK, len(rows), np.arange(len(rows)), rows)
-    small = Matrix("", 1, MARK, 5, np.arange(5), rows[:5])
+    large, small = (
+        Matrix("", 1, MARK, n, Rows(np.arange(n), rows[:n], np.zeros(n, np.uint8), rows[:n, 0]))
+        for n in (len(rows), 5)
+    )
     assert type(open_store("auto", 1, small)) is ExactStore
     monkeypatch.setattr("mmsearch.vectors.find_spec", lambda name: None)
     assert type(open_store("auto", 1, large)) is ExactStore
@@ -208,11 +211,15 @@ def test_auto_takes_faiss_only_where_it_pays(monkeypatch):
 HEADER = struct.Struct("<8sIIQQq8s64s")  # as indexes/README.md has it
 
 
+FIRST, REST = slice(7), slice(7, None)
+
+
 def make_matrix(path, rows=20, dim=DIM, generation=3, last_id=77):
     """A matrix file of whole numbers, with its ids and rows."""
     data = integers(np.random.default_rng(rows), rows, dim)
     ids = np.arange(10, 10 + rows, dtype=np.int64)
-    halves = [(ids[:7], data[:7]), (ids[7:], data[7:])]
+    kinds, hubness = (ids % 4).astype(np.uint8), (ids / 8).astype(np.float32)
+    halves = [Rows(*(c[part] for c in (ids, data, kinds, hubness))) for part in (FIRST, REST)]
     digest = write_matrix(str(path), halves, rows, dim, generation, last_id, MARK)
     return ids, data, digest
 
@@ -222,8 +229,10 @@ def test_a_matrix_comes_back_as_it_was_written(tmp_path):
     path = tmp_path / "a.matrix"
     ids, data, digest = make_matrix(path)
     matrix = open_matrix(str(path))
-    assert np.array_equal(matrix.ids, ids)
-    assert np.array_equal(matrix.rows, data)
+    assert np.array_equal(matrix.rows.ids, ids)
+    assert np.array_equal(matrix.rows.vectors, data)
+    assert np.array_equal(matrix.rows.kinds, ids % 4)
+    assert np.array_equal(matrix.rows.hubness, ids / 8)
     assert (matrix.generation, matrix.last_id, matrix.fingerprint) == (3, 77, MARK)
     assert digest == hash_file(str(path))
     assert path.stat().st_mode & 0o777 == 0o600
@@ -235,19 +244,21 @@ def test_a_matrix_of_no_rows(tmp_path):
     path = tmp_path / "a.matrix"
     write_matrix(str(path), [], 0, DIM, 1, 0, MARK)
     matrix = open_matrix(str(path))
-    assert (len(matrix.ids), matrix.rows.shape) == (0, (0, DIM))
+    assert (len(matrix.rows.ids), matrix.rows.vectors.shape) == (0, (0, DIM))
 
 
 def test_the_layout_is_the_documented_one(tmp_path):
-    """Anyone can read the file: header, ids at 4096, rows on the next cache line."""
+    """Anyone can read the file: header, ids at 4096, hubness, kinds, rows at a cache line."""
     path = tmp_path / "a.matrix"
     ids, data, _ = make_matrix(path)
     raw = path.read_bytes()
     magic, version, dim, rows, generation, last_id, dtype, mark = HEADER.unpack_from(raw)
-    assert (magic, version, dim, rows) == (b"MMSMATRX", 1, DIM, 20)
+    assert (magic, version, dim, rows) == (b"MMSMATRX", 2, DIM, 20)
     assert (generation, last_id, dtype, mark.decode()) == (3, 77, b"float32\0", MARK)
     assert np.array_equal(np.frombuffer(raw, "<i8", 20, 4096), ids)
-    assert np.array_equal(np.frombuffer(raw, "<f4", 20 * DIM, 4096 + 192), data.ravel())
+    assert np.array_equal(np.frombuffer(raw, "<f4", 20, 4096 + 160), ids / 8)
+    assert np.array_equal(np.frombuffer(raw, "u1", 20, 4096 + 240), ids % 4)
+    assert np.array_equal(np.frombuffer(raw, "<f4", 20 * DIM, 4096 + 320), data.ravel())
 
 
 def test_a_matrix_needs_the_number_of_rows_it_was_promised(tmp_path):
@@ -309,10 +320,10 @@ def test_row_18_a_flipped_bit_of_the_header_is_seen(tmp_path, bit):
         matrix = open_matrix(str(path))
     except LibraryDamaged:
         return
-    named = (matrix.generation, len(matrix.ids), matrix.last_id, matrix.fingerprint)
+    named = (matrix.generation, len(matrix.rows.ids), matrix.last_id, matrix.fingerprint)
     assert named != (3, 20, 77, MARK)
-    assert np.array_equal(matrix.rows, data)
-    assert np.array_equal(matrix.ids, ids)
+    assert np.array_equal(matrix.rows.vectors, data)
+    assert np.array_equal(matrix.rows.ids, ids)
 
 
 HUGE = [2**31, 2**32 - 1, 2**61, 2**62, 2**63, 2**64 - 1, 2**64 - 20, (2**64 - 4096) // 12]
@@ -325,14 +336,14 @@ def test_row_20_sizes_that_overflow_are_refused(tmp_path, rows, dim):
     path = tmp_path / "a.matrix"
     make_matrix(path)
     raw = bytearray(path.read_bytes())
-    HEADER.pack_into(raw, 0, b"MMSMATRX", 1, dim, rows, 3, 77, b"float32\0", MARK.encode())
+    HEADER.pack_into(raw, 0, b"MMSMATRX", 2, dim, rows, 3, 77, b"float32\0", MARK.encode())
     path.write_bytes(raw)
     with pytest.raises(LibraryDamaged, match="does not fit its"):
         open_matrix(str(path))
 
 
 @pytest.mark.parametrize(
-    "field, value", [(0, b"MMSMATRY"), (1, 2), (1, 0), (2, 0), (2, DIM + 1), (6, b"float64\0")]
+    "field, value", [(0, b"MMSMATRY"), (1, 1), (1, 3), (2, 0), (2, DIM + 1), (6, b"float64\0")]
 )
 def test_row_19_another_kind_of_matrix_is_refused(tmp_path, field, value):
     """Rows 18 and 19: other magic, version, dim or number type."""
@@ -353,8 +364,8 @@ def test_an_open_matrix_outlives_its_name(tmp_path):
     _, data, _ = make_matrix(path)
     matrix = open_matrix(str(path))
     make_matrix(path, rows=9, generation=4)
-    assert np.array_equal(matrix.rows, data)
+    assert np.array_equal(matrix.rows.vectors, data)
     path.unlink()
-    assert np.array_equal(matrix.rows, data)
-    assert matrix.rows.flags.writeable is False
-    assert all(a < b for a, b in pairwise(matrix.ids.tolist()))
+    assert np.array_equal(matrix.rows.vectors, data)
+    assert matrix.rows.vectors.flags.writeable is False
+    assert all(a < b for a, b in pairwise(matrix.rows.ids.tolist()))

@@ -1,8 +1,9 @@
 """The catalog: which files were seen, what they hold, and every vector. The truth."""
 
 from mmsearch.catalog.catalog import Catalog
-from mmsearch.catalog.contents import Content, Match, Part
+from mmsearch.catalog.contents import Content, Part
 from mmsearch.catalog.files import Known
+from mmsearch.catalog.items import Match
 from mmsearch.catalog.tables import metadata
 
 __all__ = ["Catalog", "Content", "Known", "Match", "Part", "metadata"]

@@ -11,9 +11,12 @@ from sqlalchemy import Select, exists, func, select
 
 from mmsearch.catalog import connection as connections
 from mmsearch.catalog import keywords
+from mmsearch.catalog.captions import Captions
 from mmsearch.catalog.contents import Contents
+from mmsearch.catalog.details import Details
 from mmsearch.catalog.files import Files
-from mmsearch.catalog.tables import contents, files, items, vectors
+from mmsearch.catalog.items import Items
+from mmsearch.catalog.tables import CAPTION, captions, contents, files, items, vectors
 from mmsearch.records import Reason
 
 _UNNAMED = select(func.count()).where(
@@ -21,7 +24,7 @@ _UNNAMED = select(func.count()).where(
 )
 
 
-class Catalog(Files, Contents):
+class Catalog(Files, Contents, Captions, Items, Details):
     """A catalog, open for reading or, under the library's lock, for writing.
 
     Every method raises the LibraryError its file deserves. After one, the connection is
@@ -29,7 +32,7 @@ class Catalog(Files, Contents):
     """
 
     def counts(self) -> dict[str, int]:
-        """Files indexed, gone, failed and skipped, and items and vectors."""
+        """Files indexed, gone, failed and skipped, and items, captions and vectors."""
         reasons = select(files.c.reason, func.count()).group_by(files.c.reason)
         with self.snapshot():
             by_reason = {r: int(n) for r, n in self._connection.execute(reasons.where(
@@ -46,6 +49,7 @@ class Catalog(Files, Contents):
                 "failed": sum(n for r, n in by_reason.items() if not Reason(r).skipped),
                 "skipped": sum(n for r, n in by_reason.items() if Reason(r).skipped),
                 "items": count(select(func.count()).select_from(items)),
+                "captions": count(select(func.count()).select_from(captions)),
                 "vectors": count(select(func.count()).select_from(vectors)),
             }
 
@@ -61,6 +65,7 @@ class Catalog(Files, Contents):
                 select(func.count())
                 .select_from(contents)
                 .where(~exists().where(vectors.c.content_id == contents.c.id))
+                .where(contents.c.format != CAPTION)  # its words are found all the same
             )
             if missing := self._connection.execute(bare).scalar_one():
                 found.append(f"{missing} contents have no vector")
@@ -72,6 +77,14 @@ class Catalog(Files, Contents):
             bare = select(func.count()).select_from(files).where(files.c.content_id.is_not(None))
             if count := self._connection.execute(bare.where(lost)).scalar_one():
                 found.append(f"{count} indexed files have no item")
+            is_caption = contents.c.format == CAPTION
+            spare = select(func.count()).select_from(contents).where(is_caption)
+            spare = spare.where(~exists().where(captions.c.content_id == contents.c.id))
+            if count := self._connection.execute(spare).scalar_one():
+                found.append(f"{count} captions are said of no file")
+            other = select(func.count()).select_from(captions.join(contents)).where(~is_caption)
+            if count := self._connection.execute(other).scalar_one():
+                found.append(f"{count} captions have no words")
             if count := self._connection.execute(_UNNAMED).scalar_one():
                 found.append(f"{count} indexed files cannot be found by their names")
         return found

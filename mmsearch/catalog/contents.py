@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sqlalchemy import (
     LargeBinary,
-    Select,
     bindparam,
     cast,
     delete,
@@ -24,24 +20,22 @@ from sqlalchemy import (
     update,
 )
 
-from mmsearch.catalog import keywords
 from mmsearch.catalog.session import Session, chunks
 from mmsearch.catalog.tables import (
+    CAPTION,
+    backgrounds,
     caches,
     contents,
     files,
-    folders,
-    items,
     parts,
     settings,
     spaces,
     vectors,
 )
 from mmsearch.errors import LibraryDamaged
-from mmsearch.records import Item, Modality
+from mmsearch.records import Kind, Metadata, Modality, Rows
 
 if TYPE_CHECKING:
-    from mmsearch.filters import Filter
     from mmsearch.records import Ids, Vectors
 
 _CHUNK = 4096  # vectors read at a time: 2 MB at 256 dimensions
@@ -49,10 +43,6 @@ _CHUNK = 4096  # vectors read at a time: 2 MB at 256 dimensions
 # made once: building a statement costs a warm query more than running it
 _AMONG = vectors.c.id.in_(bindparam("ids", expanding=True))
 _VECTORS = select(vectors.c.id, vectors.c.data, vectors.c.crc).where(_AMONG).order_by(vectors.c.id)
-_ITEM = (
-    items.c.id, items.c.part, folders.c.path, files.c.name, items.c.modality, items.c.start,
-    items.c.end,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +56,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a file holds, known by the digest of its bytes. A picture has no `parts`."""
+    """What a file holds, known by the digest of its bytes. A picture has no `parts`.
+
+    The captions among its metadata belong to the files that hold it: see Captions.
+    """
 
     digest: bytes
     modality: Modality
@@ -74,14 +67,7 @@ class Content:
     width: int | None = None
     height: int | None = None
     parts: tuple[Part, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """An item that a vector stands for. Copies of a picture are several items of one vector."""
-
-    vector_id: int
-    item: Item
+    metadata: Metadata = field(default_factory=Metadata)
 
 
 class Contents(Session):
@@ -109,18 +95,16 @@ class Contents(Session):
         content_id = self._insert(
             contents,
             digest=content.digest, modality=content.modality, format=content.format,
-            width=content.width, height=content.height,
+            width=content.width, height=content.height, **_described(content.metadata),
         )  # fmt: skip
         self._put_parts(content_id, content.parts)
-        for part, row in enumerate(rows):
-            data = row.astype("<f2").tobytes()
-            self._new_vectors.append(
-                {
-                    "space_id": space_id, "content_id": content_id, "part": part, "data": data,
-                    "crc": zlib.crc32(data),
-                }
-            )  # fmt: skip
+        self._add_vectors(content_id, space_id, rows)
         return content_id
+
+    def describe(self, content_id: int, metadata: Metadata) -> None:
+        """Note what a content says of itself, unless that is known."""
+        here = update(contents).where(contents.c.id == content_id, contents.c.described == 0)
+        self._connection.execute(here.values(_described(metadata)))
 
     def _put_parts(self, content_id: int, given: Sequence[Part]) -> None:
         if given:
@@ -131,23 +115,31 @@ class Contents(Session):
             ]  # fmt: skip
             self._connection.execute(insert(parts), rows)
 
-    def vectors_after(self, space_id: int, last_id: int) -> Iterator[tuple[Ids, Vectors]]:
-        """The space's vectors with ids above `last_id`, rising, in blocks of (ids, rows).
+    def vectors_after(self, space_id: int, last_id: int) -> Iterator[Rows]:
+        """The space's vectors with ids above `last_id`, rising, in blocks.
 
         Raises LibraryDamaged when a vector is not what was written.
         """
-        while True:
-            query = (
-                select(vectors.c.id, vectors.c.data, vectors.c.crc)
-                .where(vectors.c.space_id == space_id, vectors.c.id > last_id)
-                .order_by(vectors.c.id)
-                .limit(_CHUNK)
+        query = (
+            select(
+                vectors.c.id, vectors.c.data, vectors.c.crc, contents.c.modality,
+                contents.c.format, func.coalesce(backgrounds.c.hubness, 0.0),
             )
+            .join(contents, contents.c.id == vectors.c.content_id)
+            .outerjoin(backgrounds, backgrounds.c.vector_id == vectors.c.id)
+            .where(vectors.c.space_id == space_id)
+            .order_by(vectors.c.id)
+            .limit(_CHUNK)
+        )  # fmt: skip
+        while True:
             with self.snapshot():
-                rows = self._connection.execute(query).all()
+                rows = self._connection.execute(query.where(vectors.c.id > last_id)).all()
             if not rows:
                 return
-            yield self._unpack(rows)
+            ids, found = self._unpack([row[:3] for row in rows])
+            kinds = [_kind(modality, format) for _, _, _, modality, format, _ in rows]
+            hubness = np.array([row[5] for row in rows], np.float32)
+            yield Rows(ids, found, np.array(kinds, np.uint8), hubness)
             last_id = rows[-1].id
 
     def vectors_of(self, ids: Sequence[int]) -> tuple[Ids, Vectors]:
@@ -179,94 +171,6 @@ class Contents(Session):
         with self.snapshot():
             count, highest = self._connection.execute(query).one()
         return int(count), int(highest)
-
-    def vector_ids(
-        self, space_id: int, filter: Filter | None = None, modality: Modality | None = None
-    ) -> Ids:
-        """The space's vectors that stand for an item which the filter lets through, rising."""
-        query = (
-            _matching(modality, filter)
-            .with_only_columns(vectors.c.id)
-            .where(vectors.c.space_id == space_id)
-            .distinct()
-            .order_by(vectors.c.id)
-        )
-        with self.snapshot():
-            return np.fromiter(self._connection.execute(query).scalars(), np.int64)
-
-    def matches(
-        self,
-        vector_ids: Sequence[int],
-        modality: Modality | None = None,
-        filter: Filter | None = None,
-    ) -> list[Match]:
-        """The items that these vectors stand for now, as far as the filter lets them through.
-
-        None for a vector that is gone; of several copies of a picture each is judged alone.
-        """
-        found: list[Match] = []
-        query = _matching(modality, filter).where(_AMONG)
-        with self.snapshot():
-            for chunk in chunks(vector_ids):
-                for id, *item in self._connection.execute(query, {"ids": chunk}):
-                    found.append(Match(id, _item(item)))
-        return found
-
-    def items_by_words(
-        self,
-        expression: str,
-        k: int,
-        modality: Modality | None = None,
-        filter: Filter | None = None,
-    ) -> list[Item]:
-        """The k items that fit these keywords best, those that are gone left out.
-
-        `expression` is what keywords.expression makes of words.
-        """
-        query = (
-            _filtered(select(*_ITEM).join(files, files.c.id == items.c.file_id), modality, filter)
-            .join(keywords.keywords, keywords.keywords.c.rowid == items.c.id)
-            .where(keywords.match(expression))
-            .order_by(keywords.keywords.c.rank, items.c.id)
-            .limit(k)
-        )
-        with self.snapshot():
-            return [_item(row) for row in self._connection.execute(query)]
-
-    def passages(self, item_ids: Sequence[int]) -> dict[int, str]:
-        """The text of those of these items that are passages."""
-        query = (
-            select(items.c.id, parts.c.text)
-            .join(files, files.c.id == items.c.file_id)
-            .join(
-                parts, (parts.c.content_id == files.c.content_id) & (parts.c.part == items.c.part)
-            )
-            .where(parts.c.text.is_not(None))
-        )
-        found: dict[int, str] = {}
-        with self.snapshot():
-            for chunk in chunks(item_ids):
-                rows = self._connection.execute(query.where(items.c.id.in_(chunk)))
-                found.update((id, text) for id, text in rows)
-        return found
-
-    def modalities(self) -> list[Modality]:
-        """Of what kinds the contents are."""
-        there = [exists().where(contents.c.modality == kind).label(kind) for kind in Modality]
-        with self.snapshot():
-            row = self._connection.execute(select(*there)).one()
-        return [kind for kind, found in zip(Modality, row, strict=True) if found]
-
-    def vectors_of_kind(self, space_id: int, modality: Modality) -> Ids:
-        """The ids of the space's vectors that are of one modality, rising."""
-        query = (
-            select(vectors.c.id)
-            .join(contents, contents.c.id == vectors.c.content_id)
-            .where(contents.c.modality == modality, vectors.c.space_id == space_id)
-            .order_by(vectors.c.id)
-        )
-        with self.snapshot():
-            return np.fromiter(self._connection.execute(query).scalars(), np.int64)
 
     def spaces(self) -> list[tuple[int, str, str, int]]:
         """Every space as (id, encoder name, fingerprint, dim)."""
@@ -329,30 +233,10 @@ class Contents(Session):
         self._connection.execute(insert(settings).values(key=key, value=value))
 
 
-@functools.lru_cache(maxsize=16)
-def _matching(modality: Modality | None, filter: Filter | None = None) -> Select[Any]:
-    query = (
-        select(vectors.c.id, *_ITEM)
-        .join(files, files.c.content_id == vectors.c.content_id)
-        .join(items, (items.c.file_id == files.c.id) & (items.c.part == vectors.c.part))
-    )
-    return _filtered(query, modality, filter)
+def _described(metadata: Metadata) -> dict[str, Any]:
+    names = [column.name for column in fields(metadata) if column.name != "captions"]
+    return {name: getattr(metadata, name) for name in names} | {"described": 1}
 
 
-def _filtered(query: Select[Any], modality: Modality | None, filter: Filter | None) -> Select[Any]:
-    """Those of these items that are not gone and that the filter lets through."""
-    query = query.join(folders, folders.c.id == files.c.folder_id).where(files.c.gone_at.is_(None))
-    if modality is not None:
-        query = query.where(items.c.modality == modality)
-    if filter is not None:
-        from mmsearch.catalog.filters import expression  # most queries have none
-
-        query = query.join(contents, contents.c.id == files.c.content_id)
-        query = query.where(expression(filter))
-    return query
-
-
-def _item(row: Sequence[Any]) -> Item:
-    id, part, folder, name, kind, start, end = row
-    path = Path(os.fsdecode(os.path.join(folder, name)))
-    return Item(id, path, Modality(kind), part, start, end)
+def _kind(modality: str, format: str) -> Kind:
+    return Kind.CAPTION if format == CAPTION else Kind[modality.upper()]

@@ -17,6 +17,8 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+CAPTION = "caption"  # the format of a content that is the words of a caption
+
 
 def _id() -> Column[int]:
     return Column("id", Integer, primary_key=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mmsearch.records import Ids, Vectors
+    from mmsearch.records import Ids, Scores, Vectors
 
 # Importing FAISS costs a tenth of a second of CPU time, which is what numpy needs to
 # search some 20,000 rows fifty times over: below that a cold query is faster without.
@@ -43,6 +43,9 @@ class VectorStore(Protocol):
         Exact. Equal scores come in the order of their ids. `among` keeps only those ids.
         """
 
+    def scores(self, queries: Vectors, among: Ids | None = None) -> tuple[Ids, Scores]:
+        """Every score: (n,) ids rising, and (q, n) inner products. `among` keeps only those ids."""
+
     def save(self, path: str, generation: int, fingerprint: str) -> Matrix:
         """Write what can be found to a new matrix file and return it, opened."""
 
@@ -53,7 +56,7 @@ def open_store(kind: str, dim: int, base: Matrix | None = None) -> VectorStore:
     "auto" takes FAISS where it is installed and the matrix is large enough to repay it.
     """
     if kind == "auto":
-        large = base is not None and len(base.ids) >= FAISS_FROM_ROWS
+        large = base is not None and len(base.rows.ids) >= FAISS_FROM_ROWS
         kind = "faiss" if large and find_spec("faiss") else "exact"
     if kind == "faiss":
         from mmsearch.vectors.faiss import FaissStore

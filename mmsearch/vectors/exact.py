@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
+from mmsearch.records import Rows
 from mmsearch.vectors.matrix import Matrix, open_matrix, write_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mmsearch.records import Ids, Vectors
+    from mmsearch.records import Ids, Scores, Vectors
 
 _BLOCK = 16_384  # rows copied at a time: 16 MB at 256 dimensions
 
@@ -21,7 +22,9 @@ class ExactStore:
 
     def __init__(self, dim: int, base: Matrix | None = None) -> None:
         self.dim = dim
-        self._blocks: list[_Block] = [_Block(base.ids, base.rows)] if base and len(base.ids) else []
+        self._blocks: list[_Block] = []
+        if base and len(base.rows.ids):
+            self._blocks.append(_Block(base.rows.ids, base.rows.vectors))
 
     def __len__(self) -> int:
         return sum(block.alive for block in self._blocks)
@@ -64,10 +67,28 @@ class ExactStore:
         order = np.lexsort((ids, -scores), axis=1)[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
+    def scores(self, queries: Vectors, among: Ids | None = None) -> tuple[Ids, Scores]:
+        """See VectorStore."""
+        found: list[tuple[Ids, Scores]] = []
+        for block in self._blocks:
+            keep = block.positions(among)
+            if few(keep, len(block.ids)):
+                found.append((block.ids[keep], queries @ block.rows[keep].T))
+            else:
+                ids, scores = block.ids, queries @ block.rows.T  # (q, n)
+                found.append((ids, scores) if keep is None else (ids[keep], scores[:, keep]))
+        if len(found) == 1:
+            return found[0]
+        empty = np.empty((len(queries), 0), np.float32)
+        return (
+            np.concatenate([ids for ids, _ in found]) if found else np.empty(0, np.int64),
+            np.concatenate([empty, *(scores for _, scores in found)], axis=1),
+        )
+
     def save(self, path: str, generation: int, fingerprint: str) -> Matrix:
         """See VectorStore."""
         last = int(self._blocks[-1].ids[-1]) if self._blocks else 0
-        pieces = (piece for block in self._blocks for piece in block.pieces())
+        pieces = (_bare(*piece) for block in self._blocks for piece in block.pieces())
         write_matrix(path, pieces, len(self), self.dim, generation, last, fingerprint)
         return open_matrix(path)
 
@@ -104,6 +125,11 @@ def _ordered(
 ) -> NDArray[np.int64]:
     order: NDArray[np.int64] = np.lexsort((positions, -scores[positions]))[:k]
     return positions[order]
+
+
+def _bare(ids: Ids, vectors: Vectors) -> Rows:
+    """Rows of a store, which does not know what they stand for."""
+    return Rows(ids, vectors, np.zeros(len(ids), np.uint8), np.zeros(len(ids), np.float32))
 
 
 class _Block:

@@ -1,4 +1,4 @@
-"""The matrix file: ids and rows as they lie in memory, behind a checked header.
+"""The matrix file: ids, what they stand for and rows as in memory, behind a checked header.
 
 A cache: everything in it stands in the catalog too. It is written to a temporary name,
 synced and renamed; the catalog then records its SHA-256. indexes/README.md has the format.
@@ -12,64 +12,62 @@ import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmsearch.durable import private, replace
 from mmsearch.errors import LibraryDamaged
-
-if TYPE_CHECKING:
-    from mmsearch.records import Ids, Vectors
+from mmsearch.records import Rows
 
 MAGIC = b"MMSMATRX"
-VERSION = 1
+VERSION = 2
 # magic, version, dim, rows, generation, last id, dtype, fingerprint of the encoder
 _HEADER = struct.Struct("<8sIIQQq8s64s")
 _START = 4096  # where the ids begin: a page, so that rows lie aligned when mapped
 _DTYPE = b"float32\0"
+_DTYPES = ("<i8", "<f4", "u1", "<f4")  # of ids, hubness, kinds and vectors
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix file, mapped: (rows,) ids rising, (rows, dim) float32 unit rows."""
+    """A matrix file, mapped; its rows as records.Rows has them."""
 
     path: str
     generation: int
     fingerprint: str
     last_id: int  # the highest id when it was written; newer rows are not in here
-    ids: Ids
-    rows: Vectors
+    rows: Rows
 
 
 def write_matrix(
     path: str,
-    blocks: Iterable[tuple[Ids, Vectors]],
+    blocks: Iterable[Rows],
     rows: int,
     dim: int,
     generation: int,
     last_id: int,
     fingerprint: str,
 ) -> str:
-    """Stream blocks of (ids, rows) into a new file; return its SHA-256 as hex.
+    """Stream blocks of rows into a new file; return its SHA-256 as hex.
 
     Never more than a block in memory. The file appears under `path` whole and synced, or
     not at all. Raises OSError, and ValueError when the blocks hold another number of rows.
     """
     temporary = f"{path}.new"
-    ids_at, rows_at, end = _layout(rows, dim)
+    starts, end = _layout(rows, dim)
     with open(temporary, "w+b", opener=private) as file:
         header = _HEADER.pack(
             MAGIC, VERSION, dim, rows, generation, last_id, _DTYPE, fingerprint.encode("ascii")
         )
         file.write(header)
         done = 0
-        for ids, vectors in blocks:
-            file.seek(ids_at + done * 8)
-            file.write(np.ascontiguousarray(ids, "<i8").tobytes())
-            file.seek(rows_at + done * dim * 4)
-            file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
-            done += len(ids)
+        for block in blocks:
+            columns = (block.ids, block.hubness, block.kinds, block.vectors)
+            for start, dtype, column in zip(starts, _DTYPES, columns, strict=True):
+                values = np.ascontiguousarray(column, dtype)
+                file.seek(start + done * values.itemsize * (dim if values.ndim == 2 else 1))
+                file.write(values.tobytes())
+            done += len(block.ids)
         if done != rows:
             raise ValueError(f"{done} rows for a matrix of {rows}")
         file.truncate(end)
@@ -92,15 +90,19 @@ def open_matrix(path: str) -> Matrix:
         if len(head) < _HEADER.size or head[: len(MAGIC)] != MAGIC:
             raise LibraryDamaged(f"{path} is not a matrix of mmsearch")
         _, version, dim, rows, generation, last_id, dtype, mark = _HEADER.unpack(head)
-        ids_at, rows_at, end = _layout(rows, dim)
+        starts, end = _layout(rows, dim)
         if (version, dtype) != (VERSION, _DTYPE) or size != end or not dim:
             raise LibraryDamaged(f"{path}: its header does not fit its {size} bytes")
         # one read-only map for both; numpy views of it keep it open
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     fingerprint = mark.rstrip(b"\0").decode("ascii", "replace")
-    ids = np.frombuffer(pages, "<i8", rows, ids_at)
-    matrix = np.frombuffer(pages, "<f4", rows * dim, rows_at).reshape(rows, dim)
-    return Matrix(path, generation, fingerprint, last_id, ids, matrix)
+    counts = (rows, rows, rows, rows * dim)
+    ids, hubness, kinds, vectors = (
+        np.frombuffer(pages, dtype, count, start)
+        for dtype, count, start in zip(_DTYPES, counts, starts, strict=True)
+    )
+    found = Rows(ids, vectors.reshape(rows, dim), kinds, hubness)
+    return Matrix(path, generation, fingerprint, last_id, found)
 
 
 def hash_file(path: str) -> str:
@@ -109,6 +111,9 @@ def hash_file(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _layout(rows: int, dim: int) -> tuple[int, int, int]:
-    rows_at = _START + -(-rows * 8 // 64) * 64  # rows start on a cache line
-    return _START, rows_at, rows_at + rows * dim * 4
+def _layout(rows: int, dim: int) -> tuple[tuple[int, int, int, int], int]:
+    """Where ids, hubness, kinds and vectors start, and where the file ends."""
+    hubness_at = _START + rows * 8
+    kinds_at = hubness_at + rows * 4
+    vectors_at = -(-(kinds_at + rows) // 64) * 64  # rows start on a cache line
+    return (_START, hubness_at, kinds_at, vectors_at), vectors_at + rows * dim * 4
