@@ -33,6 +33,8 @@ class Graph:
         options.intra_op_num_threads = self.threads
         # a thread that spins while it waits burns the CPU time of the decoders beside it
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # without VNNI, products of unsigned and signed bytes would overflow on x64, silently
+        options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             return onnxruntime.InferenceSession(
                 self.path, options, providers=["CPUExecutionProvider"]

@@ -13,6 +13,7 @@ pytest.importorskip("onnx", reason="the extra 'train' is not installed")
 from torch.nn import functional  # noqa: E402
 
 from mmsearch.training.drawn import KINDS  # noqa: E402
+from mmsearch.training.recipe import heads  # noqa: E402
 from mmsearch.training.recipe.config import BuiltinConfig  # noqa: E402
 from mmsearch.training.recipe.loop import Average, one_cycle, save  # noqa: E402
 from mmsearch.training.recipe.photos import kept, kinds_of, run_tower, squashed, view  # noqa: E402
@@ -20,7 +21,13 @@ from mmsearch.training.recipe.sentences import like_lengths  # noqa: E402
 from mmsearch.training.recipe.sounds import Heard, train_sound_head  # noqa: E402
 from mmsearch.training.recipe.texts import padded, small_tokenizer  # noqa: E402
 from mmsearch.training.recipe.towers import Memory, Towers, pushed  # noqa: E402
-from mmsearch.training.towers import FEATURES, MobileNetV2, TextTower  # noqa: E402
+from mmsearch.training.towers import (  # noqa: E402
+    FEATURES,
+    Head,
+    LogitScale,
+    MobileNetV2,
+    TextTower,
+)
 
 
 def test_losses_are_weighted_by_name():
@@ -186,3 +193,51 @@ def test_the_sound_head_learns_what_it_hears_and_not_the_fold_it_must_not():
     _, head = train_sound_head(config, heard, exclude_fold=4)
     first = (head(features) @ rows[:2, 0].T).argmax(1).numpy()
     assert (first == labels).mean() > 0.95
+
+
+def test_the_heads_learn_what_belongs_together():
+    """Photos find their captions in both languages, and a photo the name that its teacher gives."""
+    generator = np.random.default_rng(0)
+
+    def features(n, width):
+        return torch.from_numpy(generator.normal(size=(n, width)).astype(np.float32))
+
+    photos, tiny, drawn, classes = 16, 8, len(KINDS), 5
+    rows = np.arange(100).reshape(-1, 1)  # of sentences: one of each photo, then of each class, ...
+
+    class Said:
+        def __init__(self):
+            self.of_photo, self.of_photo_chinese = list(rows[:photos]), list(rows[16:32])
+            self.of_class = [np.array([0, 32 + i, 37 + i]) for i in range(classes)]
+            self.of_kind = list(rows[45 : 45 + drawn])
+            self.terms, self.glosses = rows[60:66], rows[66:72, 0]
+
+        def draw(self, groups, generator):
+            return np.array([group[generator.integers(len(group))] for group in groups])
+
+    plain, weight = features(photos, 24), features(classes, 24)
+    taught = heads.Material(
+        photos={
+            "train": [plain, plain],
+            "tiny": [features(tiny, 24)],
+            "drawn": [features(drawn, 24)],
+        },
+        opinions={
+            "train": torch.eye(classes)[rows[:photos, 0] % classes],
+            "tiny": torch.full((tiny, classes), 0.2),
+        },
+        sentences=features(100, 12),
+        classifier=(weight, torch.zeros(classes)),
+    )
+    both = heads.Heads(Head(24, 16), Head(12, 16), LogitScale(20.0), LogitScale(20.0))
+    config = BuiltinConfig(
+        heads_steps=200, heads_batch=16, heads_drawn=4, heads_chinese=8, heads_glosses=4,
+        heads_learning_rate=1e-2, synthetic_weight=0.1, finds_weight=0.0,
+        image_dropout=0.0, text_dropout=0.0,
+    )  # fmt: skip
+    heads.fit(config, Said(), both, taught)
+    with torch.no_grad():
+        seen, read = both.image(plain), both.text(taught.sentences)
+    for first in (0, 16):
+        assert ((seen @ read[first : first + photos].T).argmax(1) == torch.arange(photos)).all()
+    assert ((seen @ read[37:42].T).argmax(1) == torch.arange(photos) % classes).all()

@@ -21,13 +21,19 @@ class BuiltinConfig:
     corpus_sounds: int = 10_000
     corpus_words: int = 6_000
     dictionary: int = 20_000  # Chinese words with an English gloss
-    # two heads on frozen features, where the towers start from
+    # two heads on features, where the towers start from
     hidden: int = 512
     image_dropout: float = 0.3
     text_dropout: float = 0.1
+    heads_runs: int = 1  # from the same start; their weights are averaged
     heads_steps: int = 300
     heads_batch: int = 768
+    heads_drawn: int = 22
+    heads_chinese: int = 256
+    heads_glosses: int = 64
     heads_learning_rate: float = 1e-3
+    heads_weight_decay: float = 0.2
+    heads_average_decay: float = 0.97
     # both towers, end to end
     frozen: int = 5  # of the backbone's 19 layers: simple filters, which 6,000 photos cannot better
     views: int = 10
@@ -53,13 +59,6 @@ class BuiltinConfig:
     keep_weight: float = 0.2
     teacher_weight: float = 2.0
     glosses_weight: float = 0.5
-    # both heads once more
-    refit_steps: int = 150
-    refit_learning_rate: float = 4e-4
-    refit_text_dropout: float = 0.1
-    refit_decay: float = 0.97
-    refit_drawn: int = 22
-    refit_glosses: int = 64
     finds_weight: float = 0.5
     # sounds
     sound_steps: int = 800
@@ -83,6 +82,22 @@ class BuiltinConfig:
             head_learning_rate=3e-4,
             keep_weight=0.5,
             classes_weight=0.75,
+        )
+
+    def refitted(self) -> BuiltinConfig:
+        """The heads once more: captions weigh three times as much beside the other losses."""
+        return replace(
+            self,
+            seed=self.seed + 2,
+            heads_runs=3,
+            heads_chinese=384,
+            heads_steps=150,
+            heads_learning_rate=1.6e-3,
+            heads_weight_decay=0.1,
+            classes_weight=0.5 / 3,
+            synthetic_weight=0.5 / 3,
+            glosses_weight=2.0 / 3,
+            finds_weight=0.5 / 3,
         )
 
     def weighted(self, losses: dict[str, Tensor]) -> Tensor:

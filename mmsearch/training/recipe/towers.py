@@ -16,7 +16,6 @@ All but the first are why words outside the captions mean something to the model
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +27,11 @@ from torch import Tensor
 from mmsearch.training.losses import info_nce, soft_cross_entropy, synthetic_features
 from mmsearch.training.recipe.config import BuiltinConfig
 from mmsearch.training.recipe.loop import Average, Log, one_cycle, save
-from mmsearch.training.recipe.photos import features, kinds_of, opinions_of, pixels_of
+from mmsearch.training.recipe.photos import kinds_of, opinions_of
 from mmsearch.training.recipe.sentences import Rows, Sentences, like_lengths
 from mmsearch.training.recipe.teachers import image_teacher
-from mmsearch.training.recipe.texts import embed_texts, padded
-from mmsearch.training.towers import FEATURES, Head, ImageTower, LogitScale, TextTower
+from mmsearch.training.recipe.texts import padded
+from mmsearch.training.towers import ImageTower, LogitScale, TextTower
 
 
 def pushed(
@@ -47,71 +46,6 @@ def pushed(
     bases = features.detach()[torch.from_numpy(generator.integers(0, len(features), count))]
     made = synthetic_features(bases, weight[wanted], strength)
     return made, F.softmax(made @ weight.T + bias, dim=-1)
-
-
-def train_heads(config: BuiltinConfig, data: Path, work: Path, said: Sentences) -> None:
-    """An image head on the teacher's pooled features, a text head on the teacher's vectors."""
-    torch.manual_seed(config.seed)
-    generator = np.random.default_rng(config.seed)
-    _, weight, bias = image_teacher(data)
-    features = {
-        name: [torch.from_numpy(np.load(path)) for path in sorted(work.glob(pattern))]
-        for name, pattern in (
-            ("train", f"train_{config.size}*.npy"),
-            ("tiny", f"tiny_{config.size}.npy"),
-            ("drawn", f"drawn_{config.size}.npy"),
-        )
-    }
-    opinions = {name: opinions_of(work, name, weight, bias) for name in ("train", "tiny")}
-    image_head = Head(FEATURES, config.hidden, dropout=config.image_dropout)
-    text_head = Head(said.targets.shape[1], config.hidden, dropout=config.text_dropout)
-    pair_scale, class_scale = LogitScale(20.0), LogitScale(20.0)
-    trained = torch.nn.ModuleList([image_head, text_head, pair_scale, class_scale])
-    group = {"params": list(trained.parameters()), "lr": config.heads_learning_rate}
-    optimizer, cycle = one_cycle([group | {"weight_decay": 0.2}], config.heads_steps)
-    log, n, others = Log(), config.heads_batch, config.heads_batch // 2
-    for step in range(config.heads_steps):
-        photos = generator.choice(len(said.of_photo), n, replace=False)
-        tiny = generator.choice(len(features["tiny"][0]), others, replace=False)
-        drawn = generator.choice(len(features["drawn"][0]), config.drawn_batch, replace=False)
-        kinds = kinds_of(drawn, len(features["drawn"][0]))
-        real = torch.cat(
-            [
-                features["train"][generator.integers(2)][photos],
-                features["tiny"][0][tiny],
-                features["drawn"][0][drawn],
-            ]
-        )
-        made, made_opinion = pushed(real[: n + others], weight, bias, others, generator)
-        images = image_head(torch.cat([real, made]))
-        photo, named, drawing, made_row = torch.split(
-            images, [n, others, config.drawn_batch, others]
-        )
-        captions = np.concatenate(
-            [
-                said.draw([said.of_photo[i] for i in photos], generator),
-                said.draw([said.of_kind[kind] for kind in kinds], generator),
-            ]
-        )
-        texts = text_head(said.targets[captions])
-        labels = text_head(said.targets[said.draw(said.of_class, generator)])
-        ids = torch.cat([torch.arange(n), n + torch.from_numpy(kinds)])
-        opinion = torch.cat([opinions["train"][photos], opinions["tiny"][tiny]])
-        losses = {
-            "pairs": info_nce(torch.cat([photo, drawing]), texts, pair_scale(), ids, ids),
-            "classes": soft_cross_entropy(
-                class_scale() * torch.cat([photo, named]) @ labels.T, opinion
-            ),
-            "synthetic": soft_cross_entropy(class_scale() * made_row @ labels.T, made_opinion),
-        }
-        optimizer.zero_grad(set_to_none=True)
-        config.weighted(losses).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        cycle.step()
-        log.add(losses)
-        if (step + 1) % 50 == 0:
-            log.line(heads=step + 1)
-    save(work / "heads.pt", image=image_head.state_dict(), text=text_head.state_dict())
 
 
 class Memory:
@@ -315,92 +249,6 @@ def finetune(  # noqa: PLR0915 - a recipe reads top to bottom
             cycle=cycle.state_dict(),
             epoch=epoch + 1,
         )
-
-
-def refit(  # noqa: PLR0915 - a recipe reads top to bottom
-    config: BuiltinConfig, data: Path, work: Path, said: Sentences
-) -> None:
-    """Both heads once more, on what the finished towers say of whole photos and of sentences.
-
-    The losses are those of ``train_heads``; in addition a term goes where its gloss is, and finds
-    what its gloss finds (``finds``).
-    """
-    torch.manual_seed(config.seed)
-    generator = np.random.default_rng(config.seed)
-    _, weight, bias = image_teacher(data)
-    towers = averaged(config, work / "polished.pt")
-    pooled = {
-        name: torch.from_numpy(
-            features(
-                towers.image.backbone,
-                pixels_of(name, config, data, work)[::every],
-                size=config.size,
-            )
-        )
-        for name, every in (("train", 1), ("tiny", 2), ("drawn", 1))
-    }
-    opinions = {name: opinions_of(work, name, weight, bias) for name in ("train", "tiny")}
-    opinions["tiny"] = opinions["tiny"][::2]
-    english = [captions[:3] for captions in said.of_photo]
-    chinese = [captions[:2] for captions in said.of_photo_chinese]
-    labels = np.stack([names[1:3] for names in said.of_class])  # "a ..." and "a photo of a ..."
-    groups = [*english, *chinese, *labels, *said.terms, said.glosses, *said.of_kind]
-    rows = np.unique(np.concatenate(groups))
-    sentences = torch.zeros(len(said.texts), said.targets.shape[1])
-    texts = [said.texts[row] for row in rows]
-    sentences[rows] = torch.from_numpy(
-        embed_texts(towers.text, said.tokenizer, texts, sentence=True)
-    )
-    image_head, text_head = towers.image.head.train(), towers.text.head.train()
-    image_head.dropout.p, text_head.dropout.p = config.image_dropout, config.refit_text_dropout
-    pair_scale, class_scale = towers.pair_scale, towers.class_scale
-    trained = torch.nn.ModuleList([image_head, text_head, pair_scale, class_scale])
-    group = {"params": list(trained.parameters()), "lr": config.refit_learning_rate}
-    optimizer, cycle = one_cycle([group | {"weight_decay": 0.1}], config.refit_steps)
-    average, log = Average(trained, config.refit_decay), Log()
-    n, others = config.heads_batch, config.heads_batch // 2
-    for step in range(config.refit_steps):
-        photos = generator.choice(len(english), n, replace=False)
-        tiny = generator.choice(len(pooled["tiny"]), others, replace=False)
-        drawn = generator.choice(len(pooled["drawn"]), config.refit_drawn, replace=False)
-        kinds = kinds_of(drawn, len(pooled["drawn"]))
-        real = torch.cat([pooled["train"][photos], pooled["tiny"][tiny], pooled["drawn"][drawn]])
-        made, made_opinion = pushed(real[: n + others], weight, bias, others, generator)
-        images = image_head(torch.cat([real, made]))
-        photo, named, drawing, made_row = torch.split(images, [n, others, len(drawn), others])
-        also = photos[: n // 3]  # the photos with a Chinese caption beside the English one
-        captions = [
-            said.draw([english[i] for i in photos], generator),
-            said.draw([said.of_kind[kind] for kind in kinds], generator),
-            said.draw([chinese[i] for i in also], generator),
-        ]
-        text = text_head(sentences[np.concatenate(captions)])
-        label = text_head(sentences[labels[:, step % 2]])
-        terms = generator.choice(len(said.terms), config.refit_glosses, replace=False)
-        term = text_head(sentences[said.draw(list(said.terms[terms]), generator)])
-        meant = text_head(sentences[said.glosses[terms]]).detach()
-        found = F.softmax(20.0 * meant @ images.detach().T, dim=-1)
-        image_ids = torch.from_numpy(np.concatenate([photos, -1 - kinds]))
-        text_ids = torch.cat([image_ids, torch.from_numpy(also)])
-        opinion = torch.cat([opinions["train"][photos], opinions["tiny"][tiny]])
-        losses = {
-            "pairs": info_nce(torch.cat([photo, drawing]), text, pair_scale(), image_ids, text_ids),
-            "classes": soft_cross_entropy(
-                class_scale() * torch.cat([photo, named]) @ label.T, opinion
-            ),
-            "synthetic": soft_cross_entropy(class_scale() * made_row @ label.T, made_opinion),
-            "glosses": 1 - (term * meant).sum(-1).mean(),
-            "finds": soft_cross_entropy(20.0 * term @ images.detach().T, found),
-        }
-        optimizer.zero_grad(set_to_none=True)
-        replace(config, glosses_weight=2.0).weighted(losses).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        cycle.step()
-        average.update(trained, step)
-        log.add(losses)
-    log.line(refit=config.refit_steps)
-    trained.load_state_dict(average.values)
-    save(work / "refit.pt", average=towers.state_dict())
 
 
 def averaged(config: BuiltinConfig, checkpoint: Path) -> Towers:
