@@ -251,6 +251,81 @@ def query(
 
 
 @app.command()
+def label(
+    vocab: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|WORDS",
+            help="The labels: cat,dog,car, or a file with one a line; none: those that are stored.",
+        ),
+    ] = None,
+    index: Index = None,
+    model: Model = None,
+    type: Annotated[
+        Modality | None, typer.Option("--type", help="Only files of this kind.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="EXPR", help="Only what fits, as in query.")
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help='Such as "a photo of a {}"; several are averaged.'),
+    ] = None,
+    top: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How many labels a file gets at most.")
+    ] = 1,
+    min_relevance: Annotated[
+        float, typer.Option(metavar="X", min=0, max=1, help="None that is less relevant.")
+    ] = 0.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Write them there, not into the library."),
+    ] = None,
+    sidecars: Annotated[
+        bool,
+        typer.Option(
+            "--sidecars", help="Write x.jpg.labels.csv beside x.jpg, not into the library."
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace sidecars that are there.")
+    ] = False,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Take the stored labels from these files.")
+    ] = False,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="table|json|ndjson|csv", help="Print every label, not the counts."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Label what is indexed with the words of a vocabulary; a query then finds it by them."""
+    from mmsearch.labels import write_csv, write_sidecars
+    from mmsearch.printing import note, print_json, print_labels
+
+    with _open(index, model) as library:
+        if clear:
+            count = library.clear_labels(modality=type, where=where)
+            print_json({"cleared": count}) if json else print(f"{count:,} files cleared of labels")
+            return
+        if vocab is None:
+            labels = library.labels(modality=type, where=where)
+        else:
+            labels = library.label(
+                vocab, templates=template or (), top=top, modality=type, where=where,
+                min_relevance=min_relevance, store=out is None and not sidecars,
+            )  # fmt: skip
+    if out is not None:
+        write_csv(out, labels)
+    if sidecars:
+        note(f"{write_sidecars(labels, force=force):,} sidecars written")
+    print_labels(labels, "json" if json else form)
+    sys.stdout.flush()
+
+
+@app.command()
 def embed(
     inputs: Annotated[
         list[str] | None,
@@ -299,6 +374,8 @@ def status(index: Index = None, json: Json = False) -> None:
     print(f"files     {state['files']:,} indexed, {state['gone']:,} gone")
     if state["waiting"]:
         print(f"          {state['waiting']:,} wait to be encoded anew: run mmsearch index")
+    if state["labelled"]:
+        print(f"          {state['labelled']:,} have labels (mmsearch label)")
     print(f"          {state['failed']:,} failed, {state['skipped']:,} skipped (mmsearch errors)")
     print(f"cache     {cache['rows']:,} rows, {cache['fresh']:,} newer, {cache['dead']:,} dead")
     if cache["problem"]:
@@ -393,6 +470,40 @@ def recall(
         print_json(found)
     else:
         print_recall(found)
+
+
+@bench.command()
+def labels(
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", metavar="DIR", help="Files with classes: a folder for each, ESC-50; or a zip."
+        ),
+    ] = ...,  # type: ignore[assignment]
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which of them; default: all.")
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help='Such as "a photo of a {}"; several are averaged.'),
+    ] = None,
+    model: Model = None,
+    json: Json = False,
+) -> None:
+    """Print how often the name of a file's class is the label that fits it best.
+
+    Top-1 accuracy and macro F1, from 0 to 1. mmsearch/classes.py says how DIR may look.
+    """
+    from mmsearch.evaluation import measure_labels
+    from mmsearch.printing import note, print_json, print_labelling
+    from mmsearch.settings import load_settings
+
+    name = load_settings(model=model).model
+    found = measure_labels(data, split, templates=template or (), model=name, note=note)
+    if json:
+        print_json(found)
+    else:
+        print_labelling(found)
 
 
 @app.command()

@@ -1,4 +1,5 @@
-"""How well a model and a library find photos by their captions, and captions by their photos.
+"""How well a model and a library find photos by their captions, and captions by their photos;
+and how well a model labels files with the names of their classes.
 
 Recall at k as the literature of retrieval has it (CLIP, arXiv 2103.00020; CLIP_benchmark): the
 share of queries with a right answer among the first k. A caption has one right photo; a photo is
@@ -16,11 +17,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmsearch.captions import CaptionedPhoto, data_hash, read_captions
+from mmsearch.classes import data_hash as classed_hash
+from mmsearch.classes import read_classes, unpacked
 from mmsearch.embedding import embed
 from mmsearch.encoders import open_encoder
+from mmsearch.labels import TEMPLATES, check_templates, class_rows
 from mmsearch.language import Query, image, text
 from mmsearch.library import Library, open_library
-from mmsearch.metrics import Ranks, first_ranks, recall_at_k
+from mmsearch.metrics import (
+    Ranks,
+    accuracy,
+    first_ranks,
+    macro_f1,
+    predicted_classes,
+    recall_at_k,
+)
 from mmsearch.records import Modality
 
 if TYPE_CHECKING:
@@ -66,6 +77,53 @@ def measure_recall(
         "photos": len(photos),
         "captions": count,
         "data": data_hash(photos),
+    }
+
+
+def measure_labels(
+    data: Path,
+    split: str | None = None,
+    *,
+    templates: Sequence[str] = (),
+    model: str = "builtin",
+    note: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Top-1 accuracy and macro F1 of zero-shot labels: the names of all classes are the vocabulary.
+
+    `data` has files with classes (see mmsearch.classes). A label that another one equals in
+    score counts as missed. Beside them what was measured: model and fingerprint, split, counts,
+    the templates of each modality (those of mmsearch.labels where none are given), and the hash
+    of the data. `note` hears what goes on.
+
+    Raises UsageError for data it cannot read and for a template without {}, LoadError for a file
+    that does not decode, ModelError for a model without its tower.
+    """
+    check_templates(templates)
+    encoder = open_encoder(model)
+    with unpacked(data) as folder:
+        files = read_classes(folder, split)
+        names = sorted({file.label for file in files})
+        note(f"encoding {len(files):,} files of {len(names):,} classes")
+        scores = np.empty((len(files), len(names)), np.float32)
+        used = {}
+        for kind in sorted({file.modality for file in files}):
+            mine = np.array([file.modality is kind for file in files])
+            rows = embed([file.path for file in files if file.modality is kind], kind, model)
+            scores[mine] = rows @ class_rows(encoder, dict.fromkeys(names, ()), kind, templates).T
+            used[str(kind)] = list(templates or TEMPLATES[kind])
+        hashed = classed_hash(files)
+    labels = np.array([names.index(file.label) for file in files])
+    predicted = predicted_classes(scores, labels)
+    return {
+        "accuracy": round(accuracy(scores, labels), 6),
+        "macro_f1": round(macro_f1(predicted, labels, len(names)), 6),
+        "model": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "split": split,
+        "files": len(files),
+        "classes": len(names),
+        "templates": used,
+        "data": hashed,
     }
 
 

@@ -32,13 +32,14 @@ from mmsearch.files import WalkRules, display
 from mmsearch.fusion import Fusion
 from mmsearch.language import Query, checked, said, terms_of
 from mmsearch.locking import WriterLock
-from mmsearch.records import Failure, Hit, Modality, Report
+from mmsearch.records import Failure, Hit, Label, Modality, Report
 from mmsearch.settings import Settings, load_settings
 from mmsearch.space import Space
 
 if TYPE_CHECKING:
     from mmsearch.filters import Filter
     from mmsearch.ingest import Ingest, Progress
+    from mmsearch.labels import Vocabulary
 
 _MOST = 2**31  # answers: more than any library has items
 
@@ -253,6 +254,95 @@ class Library:
                 return ids
         raise UsageError(f"{display(path)} is not in the library; mmsearch status lists its roots")
 
+    # -- labels ------------------------------------------------------------------------
+
+    def label(
+        self,
+        vocabulary: str | Path | Vocabulary | Iterable[str],
+        *,
+        templates: Sequence[str] = (),
+        top: int = 1,
+        modality: str | Modality | None = None,
+        where: str | None = None,
+        min_relevance: float = 0.0,
+        store: bool = True,
+    ) -> list[Label]:
+        """Label what is indexed with the words of a vocabulary: (path, modality, label, relevance).
+
+        `vocabulary` is a list, "cat,dog,car", a file with a label a line, or a mapping from
+        labels to their prompts; mmsearch.labels says what prompts and relevance are. Every
+        picture, sound and text that `modality` and `where` let through gets the `top` labels
+        that fit it best, as far as their relevance is `min_relevance` or more. With `store`
+        they take the place of those that it had, and `query` finds it by them.
+
+        Raises UsageError for a vocabulary, a template or a filter that is not understood,
+        LibraryMissing, EncoderMismatch, and with `store` LibraryLocked beside another writer.
+        """
+        from mmsearch import labels
+
+        words = labels.read_vocabulary(vocabulary)
+        labels.check_templates(templates)
+        if top < 1:
+            raise UsageError(f"top is how many labels a file gets, at least 1, not {top}")
+        kind, kept = self._among(modality, where)
+        with self._labelling(store) as (catalog, space):
+            if not self._answers(space):
+                raise EncoderMismatch(
+                    f"{self.folder} was made by {space.encoder_name}, whose vectors do not compare "
+                    f"with those of {self.encoder.name}; run mmsearch index first"
+                )
+            found = labels.labelled(
+                catalog, space.id, self.encoder, words,
+                templates=templates, top=top, modality=kind, kept=kept, least=min_relevance,
+            )  # fmt: skip
+            if store:
+                with catalog.transaction():
+                    catalog.put_labels(found)
+            return labels.by_file(catalog.files_with_contents(kind, kept), found)
+
+    def labels(
+        self, *, modality: str | Modality | None = None, where: str | None = None
+    ) -> list[Label]:
+        """The labels that are stored, by path, the most relevant of a file first."""
+        from mmsearch.labels import by_file
+
+        kind, kept = self._among(modality, where)
+        with self._reading() as (catalog, _), catalog.snapshot():
+            return by_file(catalog.files_with_contents(kind, kept), catalog.labels())
+
+    def clear_labels(
+        self, *, modality: str | Modality | None = None, where: str | None = None
+    ) -> int:
+        """Take the labels from what `modality` and `where` let through; how many files had any."""
+        from mmsearch.labels import by_file
+
+        kind, kept = self._among(modality, where)
+        with self._labelling(True) as (catalog, _):
+            files, stored = list(catalog.files_with_contents(kind, kept)), catalog.labels()
+            had = {one.path for one in by_file(files, stored)}
+            with catalog.transaction():
+                catalog.put_labels({id: () for id, *_ in files if id in stored})
+        return len(had)
+
+    def _among(
+        self, modality: str | Modality | None, where: str | None
+    ) -> tuple[Modality | None, Filter | None]:
+        """What `modality` and `where` of a call stand for."""
+        kind = chosen(Modality, "modality", modality) if modality is not None else None
+        return kind, _parsed(where) if where is not None else None
+
+    @contextmanager
+    def _labelling(self, write: bool) -> Iterator[tuple[Catalog, Space]]:
+        """The catalog and the space as a reader has them, or as the one writer."""
+        if not write:
+            with self._reading() as found, found[0].snapshot():
+                yield found
+            return
+        if not self._database.exists():
+            raise LibraryMissing(f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER")
+        with WriterLock(self.folder / "LOCK"), Catalog.open(self._database, write=True) as catalog:
+            yield catalog, self._space(catalog)
+
     # -- reading -----------------------------------------------------------------------
 
     def query(
@@ -347,7 +437,7 @@ class Library:
         with self._reading() as (catalog, space), catalog.snapshot():
             state = space.state()
             roots = [os.fsdecode(path) for _, path, _ in catalog.roots()]
-            counts = catalog.counts()
+            counts = catalog.counts() | {"labelled": catalog.count_labelled()}
             waiting = self._waiting(catalog)
         sizes = [_size(path) for path in self.folder.rglob("*")]
         return {

@@ -110,6 +110,32 @@ def accuracy(scores: Floats, labels: npt.NDArray[np.integer]) -> float:
     return recall_at_k(first_ranks(scores, relevant), 1)
 
 
+def predicted_classes(scores: Floats, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """The class that each row is taken for: its own only where that scores higher than every
+    other, else the first of the best others. So ``accuracy`` is the share of rows in their own.
+
+    scores: (n, classes), of at least two; labels: (n,) the true class of each row. Returns (n,).
+    """
+    rows = np.arange(len(labels))
+    others = np.where(np.isnan(scores), np.inf, scores)
+    others[rows, labels] = -np.inf
+    best = others.argmax(axis=1)
+    ours = scores[rows, labels] > others[rows, best]  # never where it is not a number
+    return np.where(ours, labels, best).astype(np.int64)
+
+
+def macro_f1(
+    predicted: npt.NDArray[np.integer], labels: npt.NDArray[np.integer], classes: int
+) -> float:
+    """The mean over classes of F1, which is 0.0 for one that is neither there nor predicted.
+
+    predicted, labels: (n,) classes from 0 to ``classes`` - 1.
+    """
+    _some(labels)
+    found = [precision_recall_f1(predicted == c, labels == c)[2] for c in range(classes)]
+    return float(np.mean(found))
+
+
 def precision_recall_f1(predicted: Booleans, actual: Booleans) -> tuple[float, float, float]:
     """Precision, recall and their harmonic mean F1 of yes/no answers; a ratio without a denominator
     is 0.0.

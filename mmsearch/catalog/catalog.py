@@ -16,6 +16,7 @@ from mmsearch.catalog.contents import Contents
 from mmsearch.catalog.details import Details
 from mmsearch.catalog.files import Files
 from mmsearch.catalog.items import Items
+from mmsearch.catalog.labels import Labels
 from mmsearch.catalog.tables import CAPTION, captions, contents, files, items, vectors
 from mmsearch.records import Reason
 
@@ -24,7 +25,7 @@ _UNNAMED = select(func.count()).where(
 )
 
 
-class Catalog(Files, Contents, Captions, Items, Details):
+class Catalog(Files, Contents, Captions, Labels, Items, Details):
     """A catalog, open for reading or, under the library's lock, for writing.
 
     Every method raises the LibraryError its file deserves. After one, the connection is

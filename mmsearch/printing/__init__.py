@@ -1,6 +1,7 @@
 """What a person or a script reads: answers on stdout, progress and notes on stderr."""
 
 from mmsearch.printing.answers import Format, print_hits
+from mmsearch.printing.labels import print_labelling, print_labels
 from mmsearch.printing.meters import Meter, TrainingMeter
 from mmsearch.printing.plain import note, print_json
 from mmsearch.printing.reports import print_failures, print_recall, print_report, print_trained
@@ -13,6 +14,8 @@ __all__ = [
     "print_failures",
     "print_hits",
     "print_json",
+    "print_labelling",
+    "print_labels",
     "print_recall",
     "print_report",
     "print_trained",
