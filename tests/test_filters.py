@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import operator
 import os
 import random
@@ -10,19 +11,20 @@ import re
 import sqlite3
 import string
 import time
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import paint, unit
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
 from mmsearch.catalog import Catalog, Content
-from mmsearch.catalog.filters import COLUMNS
+from mmsearch.catalog.filters import COLUMNS, TEXTS
+from mmsearch.catalog.functions import distance, moment
 from mmsearch.errors import UsageError
 from mmsearch.filters import (
     FIELDS,
@@ -35,6 +37,7 @@ from mmsearch.filters import (
     Field,
     Filter,
     Kind,
+    Near,
     Not,
     Operator,
     Or,
@@ -44,6 +47,9 @@ from mmsearch.records import Modality
 
 WIDTH, HEIGHT, SIZE = FIELDS["width"], FIELDS["height"], FIELDS["size"]
 PATH, NAME, FORMAT, MODIFIED = (FIELDS[name] for name in ("path", "name", "format", "modified"))
+TAKEN, CAMERA, CAPTION, LABEL, DURATION = (
+    FIELDS[name] for name in ("taken", "camera", "caption", "label", "duration")
+)
 # a busy machine is no failure
 CALMLY = settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 ORDERS = {
@@ -88,6 +94,26 @@ PARSED = {
     "format = JPG": Compare(FORMAT, Operator.EQUAL, "jpeg"),
     "format like 'JP*'": Compare(FORMAT, Operator.LIKE, "jp*"),
     "path = name": Compare(PATH, Operator.EQUAL, NAME),
+    "duration > 90": Compare(DURATION, Operator.MORE, 90),
+    "duration between 90s and 2 MIN": And(
+        (Compare(DURATION, Operator.AT_LEAST, 90), Compare(DURATION, Operator.AT_MOST, 120))
+    ),
+    "0.1h < duration": Compare(DURATION, Operator.MORE, 360),
+    "taken >= modified": Compare(TAKEN, Operator.AT_LEAST, MODIFIED),
+    "camera = 'Nikon D90'": Compare(CAMERA, Operator.EQUAL, "nikon d90"),
+    "camera like NIKON*": Compare(CAMERA, Operator.LIKE, "nikon*"),
+    "near(48.85, 2.35, 10)": Near(48.85, 2.35, 10),
+    "NEAR ( -48.85 , +180, 10 km )": Near(-48.85, 180, 10),
+    "not near(0,0,.5KM)": Not(Near(0, 0, 0.5)),
+    "near(0, 0, 500m)": Near(0, 0, 0.5),
+    "name = near": Compare(NAME, Operator.EQUAL, b"near"),
+    "caption like '*Beach*'": Compare(CAPTION, Operator.LIKE, "*beach*"),
+    "caption not like '*'": Not(Compare(CAPTION, Operator.LIKE, "*")),
+    "'A dog' = caption": Compare(CAPTION, Operator.EQUAL, "a dog"),
+    "caption != 'a dog'": Not(Compare(CAPTION, Operator.EQUAL, "a dog")),
+    "label in (dog, 'caption')": Or(
+        (Compare(LABEL, Operator.EQUAL, "dog"), Compare(LABEL, Operator.EQUAL, "caption"))
+    ),
     "width = 1 or width = 2 and width = 3": Or(
         (width("=", 1), And((width("=", 2), width("=", 3))))
     ),
@@ -117,6 +143,29 @@ WRONG = [
     ("width > ", "        ^", "expected a field or a value"),
     ("width > tall", "        ^", "expected a number such as 640.* or a field: path, name"),
     ("tall > 5", "^", "no field is called tall; the fields are path, name, extension, format, "),
+    ("widht > 5", "^", "no field is called widht \\(did you mean width\\?\\); the fields are path"),
+    ("Date > 2024", "^", "no field is called Date \\(did you mean taken\\?\\)"),
+    ("place = paris", "^", "did you mean near\\(latitude, longitude, kilometres\\)\\?"),
+    ("width > hieght", "        ^", "or a field \\(did you mean height\\?\\): path, name"),
+    ("duration > 2MB", "           ^", "expected a length of time such as 90, 90s, 2min or 1.5h"),
+    ("duration > width", "           ^", "duration is a number of seconds and width a number:"),
+    ("size > 2 min", "       ^", "expected a size such as"),
+    ("taken > 12", "        ^", "expected a date such as 2024"),
+    ("near(91, 0, 1)", "     ^", "expected a latitude from -90 to 90"),
+    ("near(1, -180.5, 1)", "        ^", "expected a longitude from -180 to 180"),
+    ("near(1, 2)", "         ^", "expected , as in near\\(latitude, longitude, kilometres\\)"),
+    ("near(1, 2, 3 mi)", "             ^", "expected \\)"),
+    ("near(1, 2, 3kB)", "           ^", "expected a distance such as 10, 10km or 500m"),
+    ("near(1, 2, -3)", "           ^", "expected a distance such as"),
+    ("near(1, 2, 3) = 5", "              ^", "expected and, or, or the end"),
+    ("near(width, 2, 3)", "     ^", "expected a latitude"),
+    ("near(1km, 2, 3)", "     ^", "expected a latitude"),
+    ("near > 5", "^", "no field is called near"),
+    ("caption > a", "^", "caption is any of several texts: it knows = != like and in"),
+    ("a < caption", "    ^", "caption is any of several texts"),
+    ("caption = camera", "          ^", "expected a text; .* 'camera' in quotes"),
+    ("caption = caption", "          ^", "expected a text"),
+    ("caption between a and b", "^", "caption is any of several texts"),
     ("5 > 3", "^", "expected a field, as this is a value; the fields are path"),
     ("'width' > 3", "          ^", "expected a field"),
     ("width = modified", "        ^", "width is a number and modified a date"),
@@ -199,6 +248,10 @@ def test_limits_are_named():
 WORDS = {
     "extension": ["jpg", "png", "", "tar", "�", "фото"],
     "format": ["jpeg", "png", "webp", "plain"],
+    "camera": ["nikon d90", "apple iphone 12", "élan"],
+    "lens": ["50mm f/1.8", ""],
+    "caption": ["a dog on the beach", "hund", "猫", "élan", ""],
+    "label": ["dog", "chien noir"],
 }
 moments = st.datetimes(datetime(2023, 11, 1), datetime(2024, 7, 1)) | st.sampled_from(
     [datetime(2024, 1, 1), datetime(2023, 12, 31, 23, 59, 59), datetime(2024, 6, 1, 12, 0, 30)]
@@ -209,12 +262,34 @@ dates = st.builds(
     st.sampled_from([1, 2, 3, 5, 6]),
 )
 numbers = (
-    st.sampled_from([0, 1, 8, 16, 640, 480, 0.307200, 12, 12.0, 1_000_000])
+    st.sampled_from([0, 1, 8, 16, 200, 4.5, 60, 640, 480, 0.307200, 12, 12.0, 1_000_000])
     | st.integers(-(2**63) + 1024, 2**63 - 1024)
     | st.floats(-1e18, 1e18)
 )
+places = st.builds(
+    Near,
+    st.sampled_from([0.0, 48.85, -90.0, 90.0, 89.9, 52.5, -16.5]) | st.floats(-90, 90),
+    st.sampled_from([0.0, 2.35, -180.0, 180.0, 179.9, -179.9, 13.4]) | st.floats(-180, 180),
+    st.sampled_from([0.0, 0.3, 10.0, 45.0, 900.0, 10_007.0, 20_016.0]) | st.floats(0, 25_000),
+)
 patterns = st.text("ab/*?.[]\udcff海", max_size=6) | st.sampled_from(
-    ["*/holiday/*", "*.jpg", "*", "?*", "/", "*/?", "[ab]*", "*\udcff*", "*\n*", "*海?.*", "*A*"]
+    [
+        "*/holiday/*",
+        "*.jpg",
+        "*",
+        "?*",
+        "/",
+        "*/?",
+        "[ab]*",
+        "*\udcff*",
+        "*\n*",
+        "*海?.*",
+        "*A*",
+        "*dog*",
+        "?",
+        "É*",
+        "nikon*",
+    ]
 )
 names = st.text("ab/.[\udcff海'\"", max_size=6) | st.sampled_from(
     ["/top.jpg", "/p/holiday/a.jpg", "a.jpg", "\udcff.jpg", "b'\"[x].PNG"]
@@ -223,9 +298,16 @@ orders = st.sampled_from(list(ORDERS))
 
 
 @st.composite
-def comparisons(draw: st.DrawFn) -> Compare:
-    """A field compared with a value or with a field of its kind."""
-    field = draw(st.sampled_from(list(FIELDS.values())))
+def comparisons(draw: st.DrawFn) -> Filter:
+    """A field compared with a value or with a field of its kind, or a circle."""
+    field = draw(st.sampled_from([*FIELDS.values(), None]))
+    if field is None:
+        return draw(places)
+    if field.kind is Kind.TEXTS:
+        if draw(st.booleans()):
+            text = draw(patterns).replace("\udcff", "").lower()
+            return Compare(field, Operator.LIKE, text)
+        return Compare(field, Operator.EQUAL, draw(st.sampled_from(WORDS[field.name])))
     others = [other for other in FIELDS.values() if other.kind is field.kind]
     if draw(st.integers(0, 5)) == 0:
         return Compare(field, draw(orders), draw(st.sampled_from(others)))
@@ -280,6 +362,9 @@ def printed(tree: Filter, chance: random.Random) -> str:
             return f" {word('and')} ".join(inner(part, Or, And) for part in parts)
         case Not(part):
             return f"{word('not')} {inner(part, Or, And)}"
+        case Near(latitude, longitude, kilometres):
+            unit = chance.choice(["", "km", " KM"])
+            return f"{word('near')}({latitude!r}, {longitude!r} ,{kilometres!r}{unit})"
     field, order, value = word(tree.field.name), str(tree.operator), tree.value
     other = word(value.name) if isinstance(value, Field) else literal(value, chance)
     if tree.operator is Operator.LIKE:
@@ -334,11 +419,41 @@ class Row:
     size: int = 1_000_000
     modified: float = 1_704_067_200.0  # the first second of 2024, UTC
     added: int = 1_719_000_000
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a content says of itself, and is said of it."""
+
+    taken: datetime | None = None
+    duration: float | None = None
+    camera: str | None = None
+    lens: str | None = None
+    iso: int | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    labels: tuple[str, ...] = ()
+
+
+SAID = {
+    1: Said(datetime(2024, 1, 1), camera="NIKON D90", lens="50mm f/1.8", iso=200,
+            latitude=48.8566, longitude=2.3522, labels=("Dog", "animal")),
+    2: Said(datetime(2023, 12, 31, 23, 59, 59), camera="Apple iPhone 12", iso=640,
+            latitude=52.52, longitude=13.405, labels=("dog",)),
+    3: Said(camera="ÉLAN", latitude=-16.5, longitude=179.95),
+    4: Said(datetime(2024, 6, 1, 12, 0, 30), latitude=90.0, longitude=0.0),
+    5: Said(datetime(2024, 3, 10, 2, 30), latitude=0.0, longitude=-180.0, labels=("chien noir",)),
+    6: Said(datetime(1969, 12, 31, 23), lens=""),
+    9: Said(latitude=-90.0, longitude=12.0),
+    10: Said(datetime(2024, 1, 1, 0, 0, 0, 500_000), duration=4.5),
+}  # fmt: skip
+NOTHING = Said()
 
 
 ROWS = [
-    Row(b"/top.jpg", 1),
-    Row(b"/p/holiday/a.jpg", 1, modified=1_704_067_199.999),
+    Row(b"/top.jpg", 1, captions=("A dog on the beach", "Hund")),
+    Row(b"/p/holiday/a.jpg", 1, modified=1_704_067_199.999, captions=("猫",)),
     Row(b"/p/holiday/\xff.jpg", 2, width=480, height=640, size=999),
     Row(b"/p/holiday/\xe6\xb5\xb7\xe6\xbb\xa9.JPG", 3, width=8, height=8, size=0),
     Row(b"/p/holiday", 3, width=8, height=8),
@@ -346,7 +461,18 @@ ROWS = [
     Row(b"/p/A.tar.\xd0\xa4\xd0\x9e\xd0\xa2\xd0\x9e", 5, "WEBP", width=16, height=1),
     Row(b"/p/.jpg", 6, width=1, height=16, modified=0.0, added=0),
     Row(b"/p/line\nbreak.\xfe", 7, "PNG", modified=1_717_243_230.5),
-    Row(b"/p/notes.txt", 8, "PLAIN", "text", None, None, 12, 1_717_243_200.0, 1_704_067_200),
+    Row(
+        b"/p/notes.txt",
+        8,
+        "PLAIN",
+        "text",
+        None,
+        None,
+        12,
+        1_717_243_200.0,
+        1_704_067_200,
+        ("Hund", "Élan"),
+    ),
     Row(b"/p/notes", 8, "PLAIN", "text", None, None, 13),
     Row(b"/p/half", 9, "GIF", "image", 640, None),
     Row(b"/a", 10, "TIFF", "audio", None, 640, modified=-1.5),
@@ -379,13 +505,49 @@ def catalog(tmp_path_factory):
             "UPDATE files SET added_at = ? WHERE inode = ?",
             [(row.added, number + 1) for number, row in enumerate(ROWS)],
         )
+        say(raw)
     raw.close()
     with Catalog.open(path) as catalog:
         yield catalog
 
 
+def say(raw: sqlite3.Connection) -> None:
+    """Write what SAID has, and the captions, as the schema has them."""
+    for number, said in SAID.items():
+        taken = (
+            None if said.taken is None else round(said.taken.replace(tzinfo=UTC).timestamp() * 1000)
+        )
+        (content,) = raw.execute(
+            "UPDATE contents SET duration = ?, taken = ? * 1000000, camera = ?, lens = ?, iso = ?, "
+            "latitude = ?, longitude = ? WHERE digest = ? RETURNING id",
+            (said.duration, taken, said.camera, said.lens, said.iso, said.latitude,
+             said.longitude, bytes([number]) * 32),
+        ).fetchone()  # fmt: skip
+        for label in said.labels:
+            raw.execute("INSERT INTO labels VALUES (?, ?, 0.5)", (content, label))
+    for number, row in enumerate(ROWS):
+        for text in row.captions:
+            digest = b"caption" + text.encode()
+            raw.execute(
+                "INSERT OR IGNORE INTO contents (digest, modality, format) "
+                "VALUES (?, 'text', 'caption')", (digest,)
+            )  # fmt: skip
+            (content,) = raw.execute(
+                "SELECT id FROM contents WHERE digest = ?", (digest,)
+            ).fetchone()
+            raw.execute(
+                "INSERT OR IGNORE INTO parts (content_id, part, text) VALUES (?, 0, ?)",
+                (content, text),
+            )
+            raw.execute(
+                "INSERT INTO captions (file_id, content_id, source) "
+                "SELECT id, ?, 'sidecar' FROM files WHERE inode = ?", (content, number + 1)
+            )  # fmt: skip
+
+
 def known(field: Field, row: Row):
-    """What the oracle knows of a field; None: nothing."""
+    """What the oracle knows of a field; None: nothing. Dates are moments."""
+    said = SAID.get(row.content, NOTHING)
     name = row.path.rpartition(b"/")[2]
     both = row.width is not None and row.height is not None
     match field.name:
@@ -404,8 +566,33 @@ def known(field: Field, row: Row):
             ]
         case "megapixels":
             return row.width * row.height / 1e6 if both else None
+        case "taken":
+            return row.modified if said.taken is None else said.taken.timestamp()
+        case "camera" | "lens":
+            text = getattr(said, field.name)
+            return None if text is None else text.lower()
+        case "iso" | "duration":
+            return getattr(said, field.name)
+        case "caption":
+            return [text.lower() for text in row.captions]
+        case "label":
+            return [text.lower() for text in said.labels]
         case other:
             return getattr(row, other)
+
+
+def kilometres(near: Near, said: Said) -> float:
+    """Between two places, as the angle between two vectors of space."""
+    (x, y, z), (u, v, w) = (
+        (
+            math.cos(math.radians(north)) * math.cos(math.radians(east)),
+            math.cos(math.radians(north)) * math.sin(math.radians(east)),
+            math.sin(math.radians(north)),
+        )
+        for north, east in ((near.latitude, near.longitude), (said.latitude, said.longitude))
+    )
+    cross = math.hypot(y * w - z * v, z * u - x * w, x * v - y * u)
+    return 6371.0088 * math.atan2(cross, x * u + y * v + z * w)
 
 
 def verdict(tree: Filter, row: Row) -> bool | None:
@@ -420,20 +607,36 @@ def verdict(tree: Filter, row: Row) -> bool | None:
         case Or(parts):
             found = {verdict(part, row) for part in parts}
             return True if True in found else None if None in found else False
+    if isinstance(tree, Near):
+        said = SAID.get(row.content, NOTHING)
+        if said.latitude is None:
+            return None
+        away = kilometres(tree, said)
+        assume(abs(away - tree.kilometres) > 1e-6)  # a millimetre is a matter of rounding
+        return away < tree.kilometres
     value = known(tree.field, row)
+    if tree.field.kind is Kind.TEXTS:
+        return any(fits(text, tree) for text in value)
     other = known(tree.value, row) if isinstance(tree.value, Field) else tree.value
     if value is None or other is None:
         return None
-    if tree.operator is Operator.LIKE:
-        text, pattern = (
-            each if isinstance(each, str) else each.decode("utf-8", "surrogateescape")
-            for each in (value, other)
-        )
-        return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
     if isinstance(other, Date):  # as a calendar reads: 2024 begins with (2024, ...)
         other = other.parts
-        value = datetime.fromtimestamp(value).timetuple()[: len(other)]
-    return ORDERS[tree.operator](value, other)
+        taken = SAID.get(row.content, NOTHING).taken if tree.field is TAKEN else None
+        value = (taken or datetime.fromtimestamp(value)).timetuple()[: len(other)]
+        return ORDERS[tree.operator](value, other)
+    return fits(value, replace(tree, value=other))
+
+
+def fits(value: object, tree: Compare) -> bool:
+    """A value that is known, compared."""
+    if tree.operator is not Operator.LIKE:
+        return ORDERS[tree.operator](value, tree.value)
+    text, pattern = (
+        each if isinstance(each, str) else each.decode("utf-8", "surrogateescape")
+        for each in (value, tree.value)
+    )
+    return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 def kept_by(catalog: Catalog, tree: Filter) -> set[bytes]:
@@ -480,6 +683,22 @@ KEPT = {
     "modality in (text, audio)": 3,
     "format = PNG": 3,
     "modified >= added": 3,
+    "taken = 2024-01-01 and iso = 200": 2,  # wherever "here" is
+    "taken < 2024 and iso = 640": 1,
+    "camera = 'nikon d90'": 2,
+    "camera like 'é*'": 2,
+    "not camera like 'é*'": 3,
+    "iso between 200 and 400": 2,
+    "duration < 5s": 1,
+    "near(48.85, 2.35, 10)": 2,
+    "near(-16.5, -179.95, 12)": 2,  # across the date line: 10.7 km
+    "near(89.9, 180, 12)": 1,  # over the pole: 11.1 km
+    "not near(0, 0, 20016)": 0,
+    "caption = hund": 2,
+    "caption like '*é*' or caption = 猫": 2,
+    "caption not like '*'": 11,
+    "label = dog": 3,
+    "label != dog": 11,
 }
 
 
@@ -522,9 +741,51 @@ def test_dates_are_spans_of_local_time(new_york, parts, start, seconds):
     assert Date(parts).span() == (start * 10**9, (start + seconds) * 10**9)
 
 
+def test_taken_is_told_by_the_clock_where_it_was(new_york, catalog):
+    """Half past two in the night of March when the clocks here skip it is found by that time, and
+    as a moment is half past three. Where it is not known, the clock here tells `modified`."""
+    top, berlin, pole, skipped, line = (
+        ROWS[number].path for number in (0, 2, 5, 6, 8)
+    )  # fmt: skip
+    for text, paths in {
+        "taken = 2024-03-10T02:30": {skipped},
+        "taken between 2024-03-10T02:29:58 and 2024-03-10T02:30:01": {skipped},
+        "taken = 2024-06-01T08:00:30": {line},
+        "taken = 2024-06-01T12:00:30": {pole},
+        "modified = 2024-06-01T08:00:30": {line},
+        "taken = 2023-12-31T23:59:59": {berlin},
+        # the first second of 2024 in London; midnight here is five hours later
+        "taken > modified and modified = 2023-12-31T19:00": {top, berlin, pole, skipped},
+    }.items():
+        assert kept_by(catalog, parse_filter(text)) == paths, text
+    half_past = round(datetime(2024, 3, 10, 2, 30, tzinfo=UTC).timestamp()) * 10**9
+    assert moment(half_past + 7) == 1_710_055_800 * 10**9 + 7  # 07:30 UTC
+    assert moment(None) is None
+
+
+@pytest.mark.parametrize(
+    "here, there, expected",
+    [
+        ((0, 0), (0, 1), 111.195),  # a degree of the equator
+        ((60, 10), (60, 11), 55.597),  # and of a parallel half as long
+        ((0, 179.5), (0, -179.5), 111.195),
+        ((89.5, 0), (89.5, 180), 111.195),
+        ((90, 12), (90, -70), 0.0),
+        ((-90, 0), (90, 0), 20_015.115),
+        ((0, 0), (0, 180), 20_015.115),
+        ((48.8566, 2.3522), (51.5074, -0.1278), 343.556),  # Paris and London
+    ],
+)
+def test_distances(here, there, expected):
+    """Along the great circle of a sphere of 6,371.0088 km, over poles and the date line."""
+    assert distance(*here, *there) == pytest.approx(expected, abs=1e-3)
+    assert distance(*there, *here) == pytest.approx(expected, abs=1e-3)
+    assert distance(None, 0, 0, 0) is None
+
+
 def test_every_field_has_a_column():
     """A new field is not forgotten in the catalog."""
-    assert COLUMNS.keys() == FIELDS.keys()
+    assert COLUMNS.keys() | TEXTS.keys() == FIELDS.keys()
 
 
 # -- hostile filters -------------------------------------------------------------------
@@ -629,13 +890,15 @@ def test_values_are_only_ever_parameters(catalog):
 
     event.listen(catalog._connection, "before_cursor_execute", note)
     try:
-        for form in ("name = {}", "path like {}", "{} > path", "extension in ({})"):
+        forms = ("name = {}", "path like {}", "{} > path", "extension in ({})")
+        for form in (*forms, "caption like {}", "{} = label", "camera != {}"):
             with catalog.snapshot():
                 asked.clear()
                 for value in HOSTILE:
                     quoted = "'" + value.replace("'", "''") + "'"
                     catalog.vector_ids(1, parse_filter(form.format(quoted)))
-                    expected = value.lower() if "extension" in form else value.encode()
+                    of_paths = "name" in form or "path" in form
+                    expected = value.encode() if of_paths else value.lower()
                     assert expected in asked[-1][1]
             assert len(asked) == len(HOSTILE)
             (statement,) = {statement for statement, _ in asked}
@@ -666,17 +929,23 @@ def test_a_filter_only_reads(catalog):
     raw.set_authorizer(authorize)
     try:
         for field in FIELDS.values():
-            if field.kind in (Kind.PATH, Kind.WORD):
-                for value in HOSTILE if field.kind is Kind.WORD else map(str.encode, HOSTILE):
+            if field.kind in (Kind.PATH, Kind.WORD, Kind.TEXTS):
+                for value in map(str.encode, HOSTILE) if field.kind is Kind.PATH else HOSTILE:
                     kept_by(catalog, Compare(field, Operator.LIKE, value))
                     kept_by(catalog, Compare(field, Operator.EQUAL, value))
             else:
                 kept_by(catalog, Compare(field, Operator.EQUAL, field))
+        kept_by(catalog, Near(1, 2, 3))
     finally:
         raw.set_authorizer(None)
     assert refused == []
-    assert tables == {"vectors", "files", "items", "folders", "contents"}
-    assert functions <= {"lower", "mmsearch_like", "mmsearch_extension"}
+    assert tables == {
+        "vectors", "files", "items", "folders", "contents", "captions", "parts", "labels",
+    }  # fmt: skip
+    assert functions <= {
+        "lower", "coalesce", "mmsearch_like", "mmsearch_extension", "mmsearch_lower",
+        "mmsearch_moment", "mmsearch_distance",
+    }  # fmt: skip
 
 
 # -- from the library and the command line ---------------------------------------------
@@ -755,8 +1024,8 @@ def test_names_that_are_not_utf_8(library, photos):
 
 def test_a_wrong_filter_is_said_before_anything_is_done(library):
     """The filter is read first: no library, no model needed to learn of a slip."""
-    with pytest.raises(UsageError, match="no field is called taken"):
-        library.query("red", where="taken >= 2024")
+    with pytest.raises(UsageError, match="no field is called token"):
+        library.query("red", where="token >= 2024")
 
 
 def test_the_command_line_points_at_the_mistake(run_cli):
