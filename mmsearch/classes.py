@@ -114,8 +114,9 @@ def _folders(folder: Path, split: str | None) -> Iterator[tuple[Path, str]]:
     place = folder / split if split else folder
     if not place.is_dir():
         raise UsageError(f"no such folder: {place}")
-    if split is None and {entry.name for entry in folder.iterdir() if entry.is_dir()} <= _SPLITS:
-        raise UsageError(f"{folder} holds splits: say which with --split")
+    folders = {entry.name for entry in place.iterdir() if entry.is_dir()}
+    if folders and folders <= _SPLITS:
+        raise UsageError(f"{place} holds splits: say which with --split")
     names = _names(folder)
     annotations = place / "val_annotations.txt"
     if annotations.is_file():

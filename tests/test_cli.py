@@ -626,14 +626,24 @@ def test_every_option_has_a_sentence(name):
 def test_the_commands_are_those_of_the_contract():
     """No more and no fewer."""
     assert set(COMMANDS) == {
-        "index", "query", "embed", "status", "errors", "check", "forget", "demo",
-        "bench", "bench recall", "train",
+        "index", "query", "embed", "label", "status", "errors", "check", "forget", "demo",
+        "bench", "bench recall", "bench labels", "train",
     }  # fmt: skip
 
 
 def test_every_command_that_answers_has_json():
     """--json wherever a script would want it."""
-    for name in ("index", "query", "status", "errors", "check", "forget", "bench recall"):
+    for name in (
+        "index",
+        "query",
+        "label",
+        "status",
+        "errors",
+        "check",
+        "forget",
+        "bench recall",
+        "bench labels",
+    ):
         options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
         assert "--json" in options, name
 

@@ -146,3 +146,41 @@ def test_an_empty_measurement_is_refused():
     """No query at all has no recall."""
     with pytest.raises(ValueError, match="no query"):
         metrics.recall_at_k(np.array([], np.int64), 1)
+
+
+def test_a_tie_is_taken_for_the_other_class():
+    """Own only where strictly first; not a number is never right, and always in the way."""
+    nan = float("nan")
+    scores = np.array(
+        [[0.9, 0.1, 0.2], [0.5, 0.5, 0.1], [0.2, 0.8, 0.9], [nan, 0.1, 0], [1, nan, 0]]
+    )
+    labels = np.array([0, 0, 1, 0, 0])
+    assert metrics.predicted_classes(scores, labels).tolist() == [0, 1, 2, 1, 1]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_accuracy_and_macro_f1_are_those_of_slow_loops(seed):
+    """F1 of each class by counting, and their mean; coarse scores, so that there are ties."""
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, 4, (20, 5)) / 4
+    labels = generator.integers(0, 5, 20)
+    predicted = metrics.predicted_classes(scores, labels)
+    assert metrics.accuracy(scores, labels) == pytest.approx(np.mean(predicted == labels))
+    found = []
+    for c in range(5):
+        true = sum(p == c and label == c for p, label in zip(predicted, labels, strict=True))
+        false = sum(p == c and label != c for p, label in zip(predicted, labels, strict=True))
+        missed = sum(p != c and label == c for p, label in zip(predicted, labels, strict=True))
+        found.append(2 * true / (2 * true + false + missed) if true else 0.0)
+    assert metrics.macro_f1(predicted, labels, 5) == pytest.approx(sum(found) / 5)
+
+
+def test_macro_f1_is_that_of_scikit_learn():
+    """On random predictions of ten classes, one of which is never there."""
+    reference = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    generator = np.random.default_rng(0)
+    predicted, labels = generator.integers(0, 9, 200), generator.integers(0, 9, 200)
+    expected = reference.f1_score(
+        labels, predicted, average="macro", labels=list(range(10)), zero_division=0
+    )
+    assert metrics.macro_f1(predicted, labels, 10) == pytest.approx(expected)
