@@ -2,8 +2,8 @@
 
 An answer is folded into a better one of the same content: a copy of the file, another window
 of the sound, another passage of the text. So is a picture whose vector has a cosine of at
-least 0.97 with that of a better one: the same photo resized, compressed anew or a little
-cropped.
+least 0.95 with that of a better one: the same photo compressed anew, made smaller or a little
+cropped. What this folds and what it spares, benchmarks/duplicates.py measures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmsearch.records import Hit, Modality
 if TYPE_CHECKING:
     from mmsearch.records import Vectors
 
-SAME = 0.97  # cosine of two pictures from which on they are taken to be one
+SAME = 0.95  # cosine of two pictures from which on they are taken to be one
 _WIDER = 4  # answers asked for a group wanted, at first
 
 Known = Mapping[int, tuple[int, "Vectors"]]  # by an item's id: its content's id, its unit row

@@ -21,8 +21,8 @@ def hit(rank, name, kind=IMAGE):
 
 
 def test_the_threshold_by_hand():
-    """A cosine of 0.97 or more is the same picture; sounds and texts need the same content."""
-    near, far = unit(SAME + 0.001, np.sqrt(1 - (SAME + 0.001) ** 2)), unit(1, 0.3)
+    """A cosine of 0.95 or more is the same picture; sounds and texts need the same content."""
+    near, far = unit(SAME + 0.001, np.sqrt(1 - (SAME + 0.001) ** 2)), unit(1, 0.35)
     assert far @ unit(1, 0) < SAME < near @ unit(1, 0)
     rows = {1: (1, unit(1, 0)), 2: (2, near), 3: (3, far)}
     hits = [hit(1, "a"), hit(2, "b"), hit(3, "c")]
