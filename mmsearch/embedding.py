@@ -29,14 +29,12 @@ class Asked:
 
     The background has, by an item's modality, the mean and the standard deviation of this
     row's scores with items that have nothing to do with it. A modality is absent where the
-    encoder has no such figures. `kinds` are the modalities of the terms, `words` what they
-    say in words.
+    encoder has no such figures. `kind` is the modality of the heaviest term.
     """
 
     vector: Vectors
     background: dict[Modality, tuple[float, float]]
-    kinds: frozenset[Modality]
-    words: tuple[str, ...]
+    kind: Modality
 
 
 def embed(
@@ -88,9 +86,9 @@ def _asked(
     length = float(np.linalg.norm(total))
     if not length > 1e-6:
         raise UsageError("the parts of this query cancel each other out")
-    words = tuple(term.value for term in terms if isinstance(term.value, str) and term.weight > 0)
+    heaviest = kinds[int(np.argmax(weights))]
     background = _background(kinds, weights / length, rows, encoder)
-    return Asked(total / np.float32(length), background, frozenset(kinds), words)
+    return Asked(total / np.float32(length), background, heaviest)
 
 
 def _background(

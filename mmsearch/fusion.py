@@ -74,13 +74,14 @@ def worth(
     fusion: Fusion = Fusion.SUM,
     *,
     subtract: bool = False,
+    exclude: bool = True,
 ) -> Values:
     """(n,) what each item is worth, from its (n,) standardised scores with every leaf.
 
     AND is the minimum and OR the maximum of their parts (Zadeh, Fuzzy Sets, 1965). What is
     not wanted excludes (-inf): an item goes when the unwanted describes it better than the
     wanted, times the unwanted term's weight. With `subtract` unwanted terms are part of the
-    sum's vector instead, with their negative weights.
+    sum's vector instead, with their negative weights. Without `exclude` nothing is left out.
     """
     value: Values
     match query:
@@ -88,20 +89,21 @@ def worth(
             mine = _wanted(terms, fusion, subtract)
             weights = [1.0] if len(mine) == 1 else [leaf[0].weight for leaf in mine]
             value = _fused([z[leaf] for leaf in mine], np.array(weights, np.float32), fusion)
-            for leaf, term in zip(
-                _unwanted(terms, subtract), (t for t in terms if t.weight < 0), strict=False
-            ):
-                value = _without(value, np.float32(-term.weight) * z[leaf])
+            unwanted = [] if subtract or not exclude else [t for t in terms if t.weight < 0]
+            for term in unwanted:
+                value = _without(value, np.float32(-term.weight) * z[_alone(term)])
             return value
         case And(parts):
-            found = [worth(part, z, fusion, subtract=subtract) for part in _plain(parts)]
+            found = [
+                worth(part, z, fusion, subtract=subtract, exclude=exclude) for part in _plain(parts)
+            ]
             value = np.minimum.reduce(found)
             for part in parts:
-                if isinstance(part, Not):
+                if exclude and isinstance(part, Not):
                     value = _without(value, worth(part.part, z, fusion, subtract=subtract))
             return value
         case Or(parts):
-            found = [worth(part, z, fusion, subtract=subtract) for part in parts]
+            found = [worth(part, z, fusion, subtract=subtract, exclude=exclude) for part in parts]
             value = np.maximum.reduce(found)
             return value
     raise TypeError(f"{type(query).__name__} has no worth of its own")
@@ -119,7 +121,12 @@ def _wanted(terms: tuple[Term, ...], fusion: Fusion, subtract: bool) -> list[Lea
 
 
 def _unwanted(terms: tuple[Term, ...], subtract: bool) -> list[Leaf]:
-    return [] if subtract else [(replace(t, weight=1.0),) for t in terms if t.weight < 0]
+    return [] if subtract else [_alone(term) for term in terms if term.weight < 0]
+
+
+def _alone(term: Term) -> Leaf:
+    """What is not wanted, as the leaf that it is scored by."""
+    return (replace(term, weight=1.0),)
 
 
 def _without(value: Values, unwanted: Values) -> Values:

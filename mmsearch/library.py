@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from mmsearch.answers import Hybrid, Question, answer
 from mmsearch.catalog import Catalog
 from mmsearch.durable import storage_error
-from mmsearch.embedding import ask
 from mmsearch.encoders import Encoder, open_encoder
 from mmsearch.errors import (
     DiskFull,
@@ -26,22 +24,19 @@ from mmsearch.errors import (
     SchemaMismatch,
     StorageFailed,
     UsageError,
-    chosen,
 )
 from mmsearch.files import WalkRules, display
-from mmsearch.fusion import Fusion
-from mmsearch.language import Query, checked, said, terms_of
+from mmsearch.hits import Hits
+from mmsearch.language import Query, said
 from mmsearch.locking import WriterLock
-from mmsearch.records import Failure, Hit, Label, Modality, Report
+from mmsearch.records import Failure, Label, Modality, Report
+from mmsearch.search import Search, by_words, fitting, how_to
 from mmsearch.settings import Settings, load_settings
 from mmsearch.space import Space
 
 if TYPE_CHECKING:
-    from mmsearch.filters import Filter
     from mmsearch.ingest import Ingest, Progress
     from mmsearch.labels import Vocabulary
-
-_MOST = 2**31  # answers: more than any library has items
 
 _BUILTIN = re.compile(r"builtin-(\d+)")
 
@@ -284,7 +279,7 @@ class Library:
         labels.check_templates(templates)
         if top < 1:
             raise UsageError(f"top is how many labels a file gets, at least 1, not {top}")
-        kind, kept = self._among(modality, where)
+        kind, kept = fitting(modality, where)
         with self._labelling(store) as (catalog, space):
             if not self._answers(space):
                 raise EncoderMismatch(
@@ -306,7 +301,7 @@ class Library:
         """The labels that are stored, by path, the most relevant of a file first."""
         from mmsearch.labels import by_file
 
-        kind, kept = self._among(modality, where)
+        kind, kept = fitting(modality, where)
         with self._reading() as (catalog, _), catalog.snapshot():
             return by_file(catalog.files_with_contents(kind, kept), catalog.labels())
 
@@ -316,20 +311,13 @@ class Library:
         """Take the labels from what `modality` and `where` let through; how many files had any."""
         from mmsearch.labels import by_file
 
-        kind, kept = self._among(modality, where)
+        kind, kept = fitting(modality, where)
         with self._labelling(True) as (catalog, _):
             files, stored = list(catalog.files_with_contents(kind, kept)), catalog.labels()
             had = {one.path for one in by_file(files, stored)}
             with catalog.transaction():
                 catalog.put_labels({id: () for id, *_ in files if id in stored})
         return len(had)
-
-    def _among(
-        self, modality: str | Modality | None, where: str | None
-    ) -> tuple[Modality | None, Filter | None]:
-        """What `modality` and `where` of a call stand for."""
-        kind = chosen(Modality, "modality", modality) if modality is not None else None
-        return kind, _parsed(where) if where is not None else None
 
     @contextmanager
     def _labelling(self, write: bool) -> Iterator[tuple[Catalog, Space]]:
@@ -345,76 +333,48 @@ class Library:
 
     # -- reading -----------------------------------------------------------------------
 
-    def query(
-        self,
-        q: str | Query,
-        k: int = 10,
-        *,
-        modality: str | Modality | None = None,
-        where: str | None = None,
-        all: bool = False,
-        min_relevance: float | None = None,
-        fusion: str | Fusion = Fusion.SUM,
-        subtract: bool = False,
-        hybrid: str | Hybrid = Hybrid.AUTO,
-        exclude: Iterable[str | os.PathLike[str]] = (),
-    ) -> list[Hit]:
+    def query(self, q: str | Query, k: int = 10, **how: Any) -> Hits:
         """The k items that answer a query best, best first: words, or a Query of terms.
 
-        Every item is looked at, or those that fit: `modality` keeps one kind, and `where` is a
-        filter such as "width > height and modified >= 2024", in the language that
-        mmsearch.filters describes. `fusion` is how the terms of a sum become one value, and
-        `subtract` takes unwanted terms off its vector instead of excluding what they describe
-        better (mmsearch.fusion). `hybrid` "off" looks at nothing but items' own vectors, "only"
-        at words. `exclude` are files that are not to be among the answers.
+        A string may hold conditions: '"a dog" AND NOT "a ball"'. By name there may be given
+
+        - `modality`: only items of that kind; `where`: only what fits a filter such as
+          "width > height and taken >= 2024", in the language that mmsearch.filters describes.
+          Every item that fits is looked at;
+        - `all`: without the cut where relevance ends; `min_relevance`: cut there, from 0 to 1;
+        - `fusion`: how the terms of a sum become one value ("sum", "mean", "product", "max");
+          `subtract`: take unwanted terms off the sum's vector, instead of leaving out what
+          they describe better (mmsearch.fusion has both);
+        - `hybrid`: "auto" looks at vectors, captions and words, "off" at the items' own vectors
+          alone, "only" at words alone;
+        - `sort`: "score", "date" (newest first) or "path"; `group_duplicates`: fold what says
+          the same into the best of it; `explain`: what carried each hit, in its `why`;
+        - `exclude`: files that are not to be among the answers.
 
         Files that wait to be encoded anew (see `waiting`) are found by words alone, without a
         score. A hit's score is its raw inner product with the renormalised mean of what is
         wanted. Raises UsageError for a query that asks for nothing and for a filter that is not
         understood, LibraryMissing, LibraryDamaged, EncoderMismatch, LoadError for a bad file.
         """
-        if min_relevance is not None:
-            raise UsageError("min_relevance is not in this version of mmsearch yet")
-        if k < 1:
-            raise UsageError(f"k is the number of answers, at least 1, not {k}")
-        query = checked(said(q) if isinstance(q, str) else q)
-        unwanted = {os.path.realpath(os.fsdecode(path)) for path in exclude}
-        with self._reading() as (catalog, space):
-            question = Question(
-                query,
-                {},
-                chosen(Fusion, "fusion", fusion),
-                subtract,
-                chosen(Hybrid, "hybrid", hybrid),
-                chosen(Modality, "modality", modality) if modality is not None else None,
-                _parsed(where) if where is not None else None,
-            )
-            if question.hybrid is not Hybrid.ONLY and self._answers(space):
-                parts = question.leaves
-                question.asked.update(zip(parts, ask(parts, self.encoder), strict=True))
-            elif not any(isinstance(term.value, str) for term in terms_of(query)):
-                self._refuse_without_words(space, question.hybrid)
-            with catalog.snapshot():
-                found = answer(catalog, space, question, min(k, _MOST) + len(unwanted))
-                items = [one.item for one in found]
-                texts = [item.id for item in items if item.modality is Modality.TEXT]
-                says = catalog.passages(texts) if texts else {}
-        wanted = [one for one in found if str(one.item.path) not in unwanted]
-        return [
-            Hit(
-                rank, one.score, None, one.item.path, one.item.modality, one.item.id,
-                one.item.start, one.item.end, says.get(one.item.id),
-            )
-            for rank, one in enumerate(wanted[:k], start=1)
-        ]  # fmt: skip
+        [hits] = self.query_many([q], k, **how)
+        return hits
 
-    def _refuse_without_words(self, space: Space, hybrid: Hybrid) -> NoReturn:
-        if hybrid is Hybrid.ONLY:
-            raise UsageError("pictures and sounds have no words to look for: leave out hybrid=only")
-        raise EncoderMismatch(
-            f"{self.folder} was made by {space.encoder_name}, whose vectors do not compare "
-            f"with those of {self.encoder.name}; run mmsearch index, or ask in words"
-        )
+    def query_many(self, queries: Iterable[str | Query], k: int = 10, **how: Any) -> list[Hits]:
+        """The answers to each of many queries, all answered alike (see `query`), in their order.
+
+        They are encoded together and compared with the library as matrix products.
+        """
+        wanted = how_to(k, **how)
+        asked = [said(q) if isinstance(q, str) else q for q in queries]
+        with self._reading() as (catalog, space):
+            ready = self._answers(space)
+            if not ready and not all(by_words(query) for query in asked):
+                raise EncoderMismatch(
+                    f"{self.folder} was made by {space.encoder_name}, whose vectors do not compare "
+                    f"with those of {self.encoder.name}; run mmsearch index, or ask in words"
+                )
+            encoder = self.encoder if ready else None
+            return list(Search(catalog, space, encoder, wanted).run(asked))
 
     def waiting(self) -> tuple[str, int] | None:
         """The older built-in model that made this library, and how many files still wait for
@@ -550,12 +510,6 @@ def _size(path: Path) -> int:
     except OSError:
         return 0  # gone since the folder was listed, as a writer's log may be
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
-
-
-def _parsed(where: str) -> Filter:
-    from mmsearch.filters import parse_filter  # most queries have none
-
-    return parse_filter(where)
 
 
 @contextmanager

@@ -19,11 +19,13 @@ from mmsearch.vectors.matrix import Matrix, hash_file, open_matrix, write_matrix
 
 if TYPE_CHECKING:
     from mmsearch.filters import Filter
-    from mmsearch.records import Ids, Kinds, Modality, Scores, Vectors
+    from mmsearch.records import Ids, Kind, Kinds, Modality, Scores, Vectors
 
 # A cache is written anew when more than this share of its rows is missing or dead:
 # until then the fresh rows are searched beside it, exactly.
 STALE_SHARE = 0.05
+
+_BACKGROUND = 4096  # vectors that a query's hits are compared with
 
 _FILTERS = 8  # whose vectors are remembered until the catalog changes
 
@@ -72,6 +74,16 @@ class Space:
         whole = len(ids) == len(self._ids)
         at: Any = slice(None) if whole else np.searchsorted(self._ids, ids)
         return Scored(ids, scores, self._kinds[at], self._hubness[at])
+
+    def background(self, queries: Vectors, kind: Kind) -> tuple[Scored, int]:
+        """The scores of (t, dim) unit rows with some vectors of one kind, evenly chosen, whatever
+        the filter; and how many of them there are in all.
+        """
+        with self._catalog.snapshot():
+            self._refreshed()
+            ids = self._ids[self._kinds == kind]
+            step = -(-len(ids) // _BACKGROUND) or 1
+            return self.scores(queries, ids[::step]), len(ids)
 
     def exact(self, queries: Vectors, ids: Sequence[int]) -> tuple[Ids, Scores]:
         """(m,) ids and (t, m) scores of vectors from the catalog itself, each checked.

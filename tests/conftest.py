@@ -53,6 +53,7 @@ class FakeEncoder:
     """An Encoder of three dimensions: red, green and blue. Counts what it encodes."""
 
     dim = 3
+    folder: Path | None = None
     modalities = frozenset(Modality)
     image_input = ImageInput(size=4)
     audio_input: AudioInput | None = AudioInput(rate=8000, window=2.0)

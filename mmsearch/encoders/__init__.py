@@ -23,11 +23,13 @@ class Encoder(Protocol):
     have to be handed in; `audio_input` is None where there is no tower for sounds.
     `backgrounds` has, by the query's modality and then the item's, the mean and the standard
     deviation of the scores of pairs that have nothing to do with each other; it is empty
-    where they were not measured.
+    where they were not measured. `folder` has its files, and what was fitted to them (None
+    where there is no such folder).
     """
 
     name: str
     fingerprint: str
+    folder: Path | None
     dim: int
     modalities: frozenset[Modality]
     image_input: ImageInput

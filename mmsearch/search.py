@@ -1,0 +1,205 @@
+"""From queries to hits: encoded together, answered one by one, cut, folded and told about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmsearch.answers import Answer, Hybrid, Question, answer, score
+from mmsearch.catalog import Catalog
+from mmsearch.embedding import ask
+from mmsearch.encoders import Encoder
+from mmsearch.errors import UsageError, chosen
+from mmsearch.fusion import Fusion
+from mmsearch.hits import Hits, arranged
+from mmsearch.language import Query, checked, remarks, terms_of
+from mmsearch.records import Hit, Modality, Sort
+from mmsearch.relevance import Calibrator
+from mmsearch.space import Scored, Space
+
+if TYPE_CHECKING:
+    from mmsearch.filters import Filter
+    from mmsearch.records import Vectors
+
+_AT_ONCE = 32  # queries encoded together and multiplied with every vector at a time
+_MOST = 2**31  # answers: more than any library has items
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How queries are to be answered; Library.query says what each of these means."""
+
+    k: int = 10
+    modality: Modality | None = None
+    kept: Filter | None = None
+    all: bool = False
+    min_relevance: float | None = None
+    fusion: Fusion = Fusion.SUM
+    subtract: bool = False
+    hybrid: Hybrid = Hybrid.AUTO
+    sort: Sort = Sort.SCORE
+    group_duplicates: bool = False
+    explain: bool = False
+    exclude: frozenset[str] = field(default_factory=frozenset)  # real paths
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UsageError(f"k is the number of answers, at least 1, not {self.k}")
+        if self.min_relevance is not None and not 0 <= self.min_relevance <= 1:
+            raise UsageError(f"min_relevance is from 0 to 1, not {self.min_relevance}")
+
+
+def how_to(
+    k: int = 10,
+    *,
+    modality: str | None = None,
+    where: str | None = None,
+    fusion: str = Fusion.SUM,
+    hybrid: str = Hybrid.AUTO,
+    sort: str = Sort.SCORE,
+    exclude: Iterable[str | os.PathLike[str]] = (),
+    **more: Any,
+) -> How:
+    """The options of a query as a user gives them. Raises UsageError for one that is none."""
+    if unknown := more.keys() - {"all", "min_relevance", "subtract", "group_duplicates", "explain"}:
+        raise UsageError(f"a query has no option {min(unknown)!r}")
+    return How(
+        k,
+        *fitting(modality, where),
+        fusion=chosen(Fusion, "fusion", fusion),
+        hybrid=chosen(Hybrid, "hybrid", hybrid),
+        sort=chosen(Sort, "sort", sort),
+        exclude=frozenset(os.path.realpath(os.fsdecode(path)) for path in exclude),
+        **more,
+    )
+
+
+def fitting(modality: str | None, where: str | None) -> tuple[Modality | None, Filter | None]:
+    """What is to be looked at: of one kind, if any, and what a filter lets through."""
+    kind = chosen(Modality, "modality", modality) if modality is not None else None
+    if where is None:
+        return kind, None
+    from mmsearch.filters import parse_filter  # most queries have none
+
+    return kind, parse_filter(where)
+
+
+def by_words(query: Query) -> bool:
+    """Whether any of it is said in words."""
+    return any(isinstance(term.value, str) for term in terms_of(query))
+
+
+class Search:
+    """One library's catalog and space, asked. Without an encoder only words are looked for."""
+
+    def __init__(self, catalog: Catalog, space: Space, encoder: Encoder | None, how: How) -> None:
+        self._catalog, self._space, self._encoder, self._how = catalog, space, encoder, how
+        self._calibrator: Calibrator | None = None
+        if encoder is not None and how.hybrid is not Hybrid.ONLY:
+            self._calibrator = Calibrator.load(encoder.folder, encoder.fingerprint)
+        if how.min_relevance is not None and self._calibrator is None:
+            raise UsageError(
+                f"relevance is not calibrated for {space.encoder_name}: its answers are ranked, "
+                "not rated; leave out min_relevance"
+            )
+
+    def run(self, queries: Sequence[Query]) -> Iterator[Hits]:
+        """The answers to each query, in order. Raises UsageError, LoadError, LibraryDamaged."""
+        for query in queries:
+            checked(query)
+        for first in range(0, len(queries), _AT_ONCE):
+            questions = self._questions(queries[first : first + _AT_ONCE])
+            with self._catalog.snapshot():
+                scored = score(self._space, questions)
+                found = [self._hits(*pair) for pair in zip(questions, scored, strict=True)]
+            for question, hits in zip(questions, found, strict=True):
+                yield self._told(question, hits)
+
+    def _questions(self, queries: Sequence[Query]) -> list[Question]:
+        how = self._how
+        questions = [
+            Question(query, {}, how.fusion, how.subtract, how.hybrid, how.modality, how.kept)
+            for query in queries
+        ]
+        for question in questions:
+            if how.hybrid is Hybrid.ONLY and not by_words(question.query):
+                raise UsageError("pictures and sounds have no words to look for: ask in words")
+        if self._encoder is not None and how.hybrid is not Hybrid.ONLY:
+            leaves = [leaf for question in questions for leaf in question.leaves]
+            asked = iter(ask(leaves, self._encoder))
+            for question in questions:
+                question.asked.update((leaf, next(asked)) for leaf in question.leaves)
+        return questions
+
+    def _hits(self, question: Question, scored: Scored | None) -> list[Hit]:
+        """The k best hits, those of one thing folded together where that is wanted."""
+        how = self._how
+
+        def find(count: int) -> list[Hit]:
+            return self._found(question, scored, count)
+
+        if how.group_duplicates:
+            from mmsearch.duplicates import grouped
+
+            hits = grouped(find, self._rows, how.k)
+        else:
+            hits = find(how.k)
+        return hits
+
+    def _found(self, question: Question, scored: Scored | None, count: int) -> list[Hit]:
+        how = self._how
+        wanted = min(count, _MOST) + len(how.exclude)
+        found = answer(self._catalog, self._space, question, scored, wanted, self._calibrator)
+        kept = [one for one in found if str(one.item.path) not in how.exclude]
+        kept = self._cut(kept)[:count]
+        details = self._catalog.details([one.item.id for one in kept])
+        captions = self._catalog.captions_of([one.item.id for one in kept])
+        hits = []
+        for rank, one in enumerate(kept, start=1):
+            item, detail = one.item, details[one.item.id]
+            said = tuple(caption.text for caption in captions.get(item.id, ()))
+            hits.append(
+                Hit(
+                    rank, one.score, one.relevance, item.path, item.modality, item.id, item.start,
+                    item.end, detail.text, said, detail.taken,
+                )
+            )  # fmt: skip
+        return hits
+
+    def _cut(self, found: list[Answer]) -> list[Answer]:
+        """Without what is not relevant enough; what has no relevance is always kept."""
+        how = self._how
+        if self._calibrator is None or (how.all and how.min_relevance is None):
+            return found
+        least = how.min_relevance if how.min_relevance is not None else self._calibrator.least
+        return [one for one in found if one.relevance is None or one.relevance >= least]
+
+    def _told(self, question: Question, hits: list[Hit]) -> Hits:
+        """The hits in the order that is wanted, explained if need be, with what there is to say."""
+        how = self._how
+        if how.explain and self._encoder is not None and question.asked:
+            from mmsearch.explaining import explain
+
+            vectors = np.stack([question.asked[leaf].vector for leaf in question.leaves])
+            rows = {id: row for id, (_, row) in self._rows([hit.id for hit in hits]).items()}
+            hits = explain(question.query, vectors, hits, rows, self._encoder)
+        notes = remarks(question.query)
+        if not hits and self._calibrator is not None and not how.all:
+            notes.append("nothing in this library fits well enough; --all shows what comes nearest")
+        return Hits(arranged(hits, how.sort), notes)
+
+    def _rows(self, item_ids: Sequence[int]) -> dict[int, tuple[int, Vectors]]:
+        """By item, its content and its (dim,) unit row, as far as it has one."""
+        details = self._catalog.details(item_ids)
+        own = self._catalog.vectors_of_items(self._space.id, item_ids)
+        ids, rows = self._catalog.vectors_of(sorted(set(own.values())))
+        row_of = dict(zip(ids.tolist(), rows, strict=True))
+        return {
+            item: (details[item].content_id, row_of[vector])
+            for item, vector in own.items()
+            if vector in row_of
+        }
