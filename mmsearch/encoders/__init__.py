@@ -23,18 +23,20 @@ class Encoder(Protocol):
     have to be handed in; `audio_input` is None where there is no tower for sounds.
     `backgrounds` has, by the query's modality and then the item's, the mean and the standard
     deviation of the scores of pairs that have nothing to do with each other; it is empty
-    where they were not measured. `folder` has its files, and what was fitted to them (None
-    where there is no such folder).
+    where they were not measured.
     """
 
     name: str
     fingerprint: str
-    folder: Path | None
     dim: int
     modalities: frozenset[Modality]
     image_input: ImageInput
     audio_input: AudioInput | None
     backgrounds: Mapping[Modality, Mapping[Modality, tuple[float, float]]]
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its files are, and beside them what was fitted to them; None: nowhere."""
 
     def encode(self, modality: Modality, batch: Sequence[Any]) -> Vectors:
         """(n, dim) float32 unit rows for n pictures, sounds or texts.
