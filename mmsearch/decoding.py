@@ -12,6 +12,7 @@ outcome: neither side ever holds a long sound.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import queue
@@ -22,13 +23,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from mmsearch.errors import LoadError, MmsearchError
 from mmsearch.files import Stat
-from mmsearch.records import AudioInput, ImageInput, Modality, Reason
+from mmsearch.records import AudioInput, Caption, ImageInput, Metadata, Modality, Reason
+from mmsearch.sidecars import MOST, clean
 
 if TYPE_CHECKING:
     from mmsearch.records import Pixels, Samples
@@ -77,7 +79,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A file to read. `decode` False: only its digest is wanted."""
+    """A file to read. `decode` False: only its digest is wanted, and what it says of itself."""
 
     path: bytes
     decode: bool = True
@@ -103,7 +105,8 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a job: a digest and how many parts came, or a reason and a message.
+    """What became of a job: a digest, what the file says of itself and how many parts came, or
+    a reason and a message.
 
     `state` is (size, mtime_ns, inode) as it was while the file was read. `given_up`: nobody
     waited for the end of it.
@@ -116,6 +119,7 @@ class Outcome:
     format: str = ""
     width: int | None = None
     height: int | None = None
+    metadata: Metadata = field(default_factory=Metadata)
     parts: int = 0
     reason: Reason | None = None
     message: str = ""
@@ -359,8 +363,24 @@ def _outcome(job: Job, answer: dict[str, Any], parts: int) -> Outcome:
         raise ValueError("a file without parts has a reason")
     return Outcome(
         job, state, bytes.fromhex(answer["digest"]), Modality(answer["modality"]),
-        answer["format"], answer.get("width"), answer.get("height"), parts,
+        answer["format"], answer.get("width"), answer.get("height"),
+        _metadata(answer["metadata"]), parts,
     )  # fmt: skip
+
+
+def _metadata(told: dict[str, Any]) -> Metadata:
+    """What a file says of itself. Raises ValueError, KeyError or TypeError when it is none."""
+    captions = [Caption(str(source)[:20], clean(text)) for source, text in told.pop("captions")[:MOST]]
+    for name, value in told.items():
+        numeric = name in ("taken", "iso", "duration", "latitude", "longitude")
+        if value is None:
+            continue
+        # whole or not, a number that SQLite can hold: NaN is neither above nor below
+        if numeric and not (type(value) in (int, float) and -(2**63) <= value < 2**63):
+            raise ValueError("no file has such a number")
+        if not numeric and not (type(value) is str and len(value.encode()) <= 1000):
+            raise ValueError("no file has such a name")
+    return Metadata(**told, captions=tuple(caption for caption in captions if caption.text))
 
 
 def _send(pipe: IO[bytes], head: dict[str, Any], data: bytes | memoryview = b"") -> None:
@@ -489,6 +509,7 @@ class _Reading:
             files.check_size(status, limits.max_file_mb * 1e6)
             data = files.read_all(file, status)
             self._found["digest"] = files.digest(data).hex()
+            self._describe(io.BytesIO(data), modality)
             if decode and self._wants.image:
                 budget = limits.max_megapixels
                 image = loaders.load_image(data, self._wants.image, max_megapixels=budget)
@@ -500,6 +521,7 @@ class _Reading:
             most = limits.max_hours * 3600 * _SOUND_BYTES
         files.check_size(status, most)
         self._found["digest"] = files.digest_of(file, lambda: _send(self._answers, {})).hex()
+        self._describe(file, modality)
         file.seek(0)
         if decode and modality is Modality.TEXT:
             from mmsearch.loaders import texts
@@ -515,6 +537,18 @@ class _Reading:
             for window in sounds.windows(file, self._wants.audio, max_hours=limits.max_hours):
                 samples = window.samples.astype("<f4", order="C")
                 self._send_piece(samples.data.cast("B"), start=window.start, end=window.end)
+                self._found["metadata"]["duration"] = window.end  # headers are wrong at times
+
+    def _describe(self, file: BinaryIO, modality: Modality) -> None:
+        """Ask the file what it says of itself; what cannot be read is not known."""
+        from mmsearch.loaders import metadata
+
+        said = Metadata()
+        with suppress(Exception):
+            said = metadata.read_metadata(file, modality, self._found["format"])
+        self._found["metadata"] = asdict(said) | {
+            "captions": [(caption.source, caption.text) for caption in said.captions[:MOST]]
+        }
 
     def _send_piece(self, data: bytes | memoryview, **span: float) -> None:
         head = {"digest": self._found["digest"], "modality": self._found["modality"], **span}

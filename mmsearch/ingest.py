@@ -20,16 +20,21 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from mmsearch.catalog import Catalog, Content, Part
-from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants
+from mmsearch.catalog.captions import Said, caption_digest
+from mmsearch.decoding import SUFFIXES, DecoderPool, Job, Limits, Outcome, Piece, Wants
 from mmsearch.encoders import Encoder
+from mmsearch.errors import LoadError
 from mmsearch.files import Stat, WalkRules, display, vanished
-from mmsearch.records import Failure, Modality, Reason, Report
+from mmsearch.records import Caption, Failure, Modality, Reason, Report
 from mmsearch.scan import Pending, Scan, Scope, contains, resolve
 from mmsearch.settings import Settings
+from mmsearch.sidecars import Reader
 from mmsearch.space import Space
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from mmsearch.records import Vectors
 
     Row = NDArray[np.float32]  # (dim,)
 
@@ -58,6 +63,13 @@ class _Ready:
     reason: Reason | None = None
     message: str = ""
     items: int = 1
+    captions: Sequence[Caption] = ()  # what its sidecars say
+    retold: bool = False  # its captions are others than before
+
+    @property
+    def said(self) -> list[Caption]:
+        """All captions: what is said beside the file, then what it says itself."""
+        return [*self.captions, *(self.content.metadata.captions if self.content else ())]
 
 
 @dataclass
@@ -84,6 +96,7 @@ class Ingest:
         # encoded, by digest: a row for each piece, None where the model gave no usable one
         self._rows: dict[bytes, list[tuple[Row | None, Part]]] = {}
         self._known: dict[bytes, int] = {}  # content ids by digest, as far as the batch asked
+        self._sidecars = Reader()
         self._retry: list[Pending] = []
         self._tries: Counter[bytes] = Counter()
         self._moved: set[int] = set()
@@ -112,6 +125,9 @@ class Ingest:
             self.rules,
             self._worth_another_try(),
             self._offline,
+            frozenset().union(
+                *(SUFFIXES[kind] for kind in self.encoder.modalities if kind is not Modality.TEXT)
+            ),
             rehash=self.rehash,
         )
         # what is to be read goes to a file first: the total is then known, and memory is not
@@ -173,7 +189,7 @@ class Ingest:
         pool = self._pool
         try:
             while True:
-                while pool.waiting < pool.window and not self.stop():
+                while pool.waiting < pool.window and not self.stop() and not self._commit_is_due():
                     if self._retry:
                         self._ask(self._retry.pop())
                     elif self._left:
@@ -201,9 +217,28 @@ class Ingest:
         return Progress(done, self._total, self.committed, len(self.report.failures))
 
     def _ask(self, pending: Pending) -> None:
-        """Have a file read. Where its content may be known, its digest alone comes first."""
+        """Have a file read. Where its content may be known, its digest alone comes first.
+
+        Sidecars are read here: text takes no decoder.
+        """
+        if pending.file_id is not None:
+            beside = self._sidecars.captions(pending.path, pending.beside)
+            self._batch.append(_Ready(pending, _state(pending.path), captions=beside))
+            return
+        if pending.sidecar:
+            self._batch.append(self._judged(pending))
+            return
         known = pending.content_id is not None or pending.familiar
         self._submit(pending, decode=self.space is not None and not known)
+
+    def _judged(self, pending: Pending) -> _Ready:
+        """A sidecar: no item, and named when it cannot be read."""
+        ready = _Ready(pending, _state(pending.path), reason=Reason.SIDECAR)
+        try:
+            ready.message = self._sidecars.check(pending.path)
+        except LoadError as error:
+            ready.reason, ready.message = error.reason, str(error)
+        return ready
 
     def _submit(self, pending: Pending, *, decode: bool) -> None:
         self._asked[pending.path] = pending
@@ -237,8 +272,10 @@ class Ingest:
             self._batch.append(ready)
             return
         ready.content = Content(
-            answer.digest, answer.modality, answer.format, answer.width, answer.height
-        )
+            answer.digest, answer.modality, answer.format, answer.width, answer.height,
+            metadata=answer.metadata,
+        )  # fmt: skip
+        ready.captions = self._sidecars.captions(path, pending.beside)
         if answer.parts:
             ready.items = answer.parts
             self._decoded.append(ready)
@@ -281,8 +318,7 @@ class Ingest:
                 new.setdefault(piece.modality, []).append(piece)
         for modality, pieces in new.items():
             rows = self.encoder.encode(modality, [piece.data for piece in pieces])
-            # the length of a unit row is 1; NaN, Inf and zero rows have none that compares
-            sound = np.abs(np.linalg.norm(rows, axis=1) - 1) < 0.01
+            sound = _usable(rows)
             for piece, row, good in zip(pieces, rows, sound, strict=True):
                 kept = self._rows.setdefault(piece.digest, [])
                 kept.append((row if good else None, _part(piece)))
@@ -310,7 +346,7 @@ class Ingest:
     # -- committing --------------------------------------------------------------------
 
     def _commit_is_due(self) -> bool:
-        waiting = sum(ready.items for ready in (*self._batch, *self._decoded))
+        waiting = sum(ready.items + len(ready.said) for ready in (*self._batch, *self._decoded))
         waited = time.monotonic() - self._committed_at > _COMMIT_SECONDS
         return waiting >= self.settings.batch or (waiting > 0 and waited)
 
@@ -325,7 +361,11 @@ class Ingest:
                     self._known.setdefault(ready.content.digest, 0)
             return
         fates: list[tuple[_Ready, str]] = []
+        captions = self._encode_captions(batch)
         with self.catalog.transaction():
+            for text, rows in captions:
+                content_id = self.catalog.put_caption(text, self.space.id, rows)
+                self._known[caption_digest(text)] = content_id
             for ready in batch:
                 if ready.state is None or _state(ready.pending.path) == ready.state:
                     fates.append((ready, self._write(ready)))
@@ -339,17 +379,48 @@ class Ingest:
         self._rows = {d: rows for d, rows in self._rows.items() if d in self._owners}
         self._known.clear()
 
+    def _encode_captions(self, batch: list[_Ready]) -> list[tuple[str, Vectors]]:
+        """The captions that are new to the library, with their (1, dim) rows; (0, dim) where
+        the model gave no usable one.
+        """
+        texts = {caption_digest(said.text): said.text for ready in batch for said in ready.said}
+        self._look_up(list(texts))
+        # the short ones together: little is padded
+        new = sorted((text for key, text in texts.items() if key not in self._known), key=len)
+        found: list[tuple[str, Vectors]] = []
+        for start in range(0, len(new), _ENCODE):
+            block = new[start : start + _ENCODE]
+            rows = self.encoder.encode(Modality.TEXT, block)
+            good = _usable(rows)
+            found += [(text, rows[n : n + 1][good[n : n + 1]]) for n, text in enumerate(block)]
+        return found
+
+    def _caption(self, file_id: int, ready: _Ready) -> None:
+        """Write what is said of a file."""
+
+        def written(captions: Sequence[Caption]) -> list[Said]:
+            return [(self._known[caption_digest(said.text)], said.source) for said in captions]
+
+        beside = written(ready.captions)
+        inside = written(ready.content.metadata.captions) if ready.content else None
+        ready.retold = self.catalog.put_captions(file_id, beside, inside)
+
     def _write(self, ready: _Ready) -> str:
         """Write one file to the catalog; what became of it, in the report's words."""
-        path, state = ready.pending.path, ready.state
+        path, state, mark = ready.pending.path, ready.state, ready.pending.mark
         fate, origin = self._fate(ready)
         if fate == "vanished" or state is None:
             return "vanished"
+        if (file_id := ready.pending.file_id) is not None:
+            if self.catalog.put_mark(file_id, mark):
+                self._caption(file_id, ready)
+            return fate
         if ready.content is None:
             self.catalog.put_file(path, state, reason=ready.reason, message=ready.message)
             return fate
         if origin is not None:
-            self.catalog.move_file(origin, path, state)
+            self.catalog.move_file(origin, path, state, mark)
+            self._caption(origin, ready)
             return fate
         content_id = self._known.get(ready.content.digest)
         if content_id is None:
@@ -360,7 +431,13 @@ class Ingest:
             vectors = np.stack([row for row, _ in rows if row is not None])
             content_id = self.catalog.put_content(ready.content, self.space.id, vectors)
             self._known[ready.content.digest] = content_id
-        self.catalog.put_file(path, state, content_id=content_id, modality=ready.content.modality)
+        else:
+            self.catalog.describe(content_id, ready.content.metadata)
+        kind = ready.content.modality
+        file_id = self.catalog.put_file(
+            path, state, content_id=content_id, modality=kind, mark=mark
+        )  # fmt: skip
+        self._caption(file_id, ready)
         return fate
 
     def _fate(self, ready: _Ready) -> tuple[str, int | None]:
@@ -369,6 +446,8 @@ class Ingest:
         For a moved file also the id of the file that it was.
         """
         pending = ready.pending
+        if pending.file_id is not None:
+            return "unchanged", None
         if ready.content is None:
             if ready.reason is Reason.UNREADABLE and _state(pending.path) is None:
                 return "vanished", None  # deleted since the scan: nobody's fault
@@ -398,6 +477,7 @@ class Ingest:
     def _settle(self, ready: _Ready, fate: str) -> None:
         """Count a file whose fate is on the disk."""
         self.committed += ready.content is not None
+        self.report.captioned += ready.retold
         if fate == "failed":
             assert ready.reason is not None
             path = Path(os.fsdecode(ready.pending.path))
@@ -434,6 +514,12 @@ class Ingest:
 
 def _part(piece: Piece) -> Part:
     return Part(piece.start, piece.end, piece.data if isinstance(piece.data, str) else None)
+
+
+def _usable(rows: Vectors) -> NDArray[np.bool_]:
+    """Which of (n, dim) rows are unit rows: NaN, Inf and zero have no length that compares."""
+    usable: NDArray[np.bool_] = np.abs(np.linalg.norm(rows, axis=1) - 1) < 0.01
+    return usable
 
 
 def _state(path: bytes) -> tuple[int, int, int] | None:

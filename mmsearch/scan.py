@@ -6,12 +6,17 @@ import os
 import stat
 from array import array
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from mmsearch.catalog import Catalog, Known
 from mmsearch.errors import UsageError
-from mmsearch.files import Stat, WalkRules, display, one_file, vanished, walk
+from mmsearch.files import Folder, Stat, WalkRules, display, one_file, vanished, walk
 from mmsearch.records import Reason
+from mmsearch.sidecars import LISTS, Found, Sidecars, Surroundings
+
+# What became of a sidecar that was looked at and is the same as then.
+_SETTLED = frozenset({Reason.SIDECAR, Reason.TYPE_MISMATCH, Reason.CORRUPT, Reason.TOO_LARGE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,9 @@ class Pending:
 
     `content_id` and `gone` say what the catalog has under this path, `seen` that it has it.
     `familiar`: some indexed file has as many bytes, so that the content may be known.
+    `beside` are the sidecars that caption it, `mark` the number of their state. `file_id` is
+    set when these alone have changed, and the file itself need not be read. `sidecar`: it is
+    captions of others itself.
     """
 
     path: bytes
@@ -35,6 +43,10 @@ class Pending:
     content_id: int | None
     gone: bool
     familiar: bool
+    beside: tuple[bytes, ...] = ()
+    mark: int = 0
+    file_id: int | None = None
+    sidecar: bool = False
 
 
 def resolve(catalog: Catalog, paths: Sequence[bytes]) -> tuple[list[Scope], list[bytes]]:
@@ -119,11 +131,15 @@ class Scan:
         rules: WalkRules,
         retry: frozenset[Reason],
         offline: Sequence[bytes],
+        captioned: frozenset[bytes],
         *,
         rehash: bool = False,
     ) -> None:
         self._catalog = catalog
+        self._roots = frozenset(path for _, path, _ in catalog.roots())
         self._rules = rules
+        self._captioned = captioned  # suffixes of files that sidecars are looked for
+        self._lists: dict[bytes, tuple[Found, ...]] = {}  # of captions, by folder
         self._offline = offline  # roots of which nothing is missing, whatever is not there
         self._retry = retry  # files refused for these reasons are read again
         self._rehash = rehash
@@ -139,6 +155,7 @@ class Scan:
             return
         visited: set[bytes] = set()
         file = os.path.isfile(scope.path)
+        top = self._top(scope.path)
         for folder in [one_file(scope.path)] if file else walk(scope.path, self._rules):
             name = os.path.basename(scope.path) if file else None
             known = self._catalog.known_files(folder.path, name)
@@ -146,32 +163,68 @@ class Scan:
             if folder.error is not None:
                 self.unreadable[folder.path] = folder.error
             self.skipped += len(folder.odd)
-            pending: list[tuple[bytes, Stat, Known | None]] = []
+            around = self._around(folder, top, alone=scope.path if file else None)
+            new: list[tuple[bytes, Stat, Known | None]] = []
             for name, found in folder.files:
                 before = known.pop(name, None)
-                if before is None or self._is_pending(found, before):
-                    pending.append((os.path.join(folder.path, name), found, before))
+                if around.is_sidecar(name):
+                    yield self._sidecar(os.path.join(folder.path, name), found, before)
+                elif before is None or self._is_pending(found, before):
+                    new.append((name, found, before))
+                elif before.content_id is not None and before.mark != around.of(name).mark:
+                    path = os.path.join(folder.path, name)
+                    yield _pending(path, before, True, around.of(name), before.id)
                 else:
+                    self._count(before)
                     yield None
-            sizes = self._catalog.known_sizes([found.size for _, found, _ in pending])
-            for path, found, before in pending:
-                yield _pending(path, before, found.size in sizes)
+            sizes = self._catalog.known_sizes([found.size for _, found, _ in new])
+            for name, found, before in new:
+                path = os.path.join(folder.path, name)
+                yield _pending(path, before, found.size in sizes, around.of(name))
             if not file:
                 self._miss(folder.path, known)
         for path in self._catalog.folders_below(scope.path):
             if path not in visited:
                 self._miss(path, self._catalog.known_files(path))
 
+    def _top(self, path: bytes) -> bytes:
+        """The highest folder that was given and has this path in it, else the path itself."""
+        top = path
+        while (parent := os.path.dirname(path)) != path:
+            path = parent
+            top = path if path in self._roots else top
+        return top
+
+    def _around(self, folder: Folder, top: bytes, alone: bytes | None) -> Surroundings:
+        """What captions the files of a folder, or the one `alone`, and lies below `top`."""
+        if not contains(top, folder.path):  # a file that was given without its folder
+            return Surroundings(folder.path, (), (), self._captioned)
+        above = _above(folder.path, self._lists)
+        lists = self._lists[above] if above else tuple(_lists_above(folder.path, top))
+        files = _like(alone) if alone else folder.files
+        around = Surroundings(folder.path, files, lists, self._captioned)
+        if above is None or around.lists != lists:
+            self._lists[folder.path] = around.lists
+        return around
+
     def _is_pending(self, found: Stat, known: Known) -> bool:
-        """True when a known file has to be read; otherwise it is counted."""
+        """True when a known file, which is no sidecar, has to be read."""
         same = known.state == found.figures and not self._rehash
-        if not same or known.gone or known.reason in self._retry:
-            return True
+        again = known.reason in self._retry or known.reason is Reason.SIDECAR
+        return not same or known.gone or again or not known.described
+
+    def _sidecar(self, path: bytes, found: Stat, known: Known | None) -> Pending | None:
+        """A sidecar, when it has to be read; otherwise it is counted."""
+        if known is not None and known.state == found.figures and known.reason in _SETTLED:
+            self._count(known)
+            return None
+        return replace(_pending(path, known, False), sidecar=True)
+
+    def _count(self, known: Known) -> None:
         if known.reason is not None and known.reason.skipped:
             self.skipped += 1
         else:
             self.unchanged += 1
-        return False
 
     def _miss(self, folder: bytes, known: dict[bytes, Known]) -> None:
         if any(contains(root, folder) for root in self._offline):
@@ -179,7 +232,46 @@ class Scan:
         self.missing.extend(file.id for file in known.values() if not file.gone)
 
 
-def _pending(path: bytes, known: Known | None, familiar: bool) -> Pending:
+def _pending(
+    path: bytes,
+    known: Known | None,
+    familiar: bool,
+    sidecars: Sidecars = Sidecars(),  # noqa: B008 - it is frozen
+    file_id: int | None = None,
+) -> Pending:
+    beside, mark = sidecars.paths, sidecars.mark
     if known is None:
-        return Pending(path, False, None, False, familiar)
-    return Pending(path, True, known.content_id, known.gone, familiar)
+        return Pending(path, False, None, False, familiar, beside, mark)
+    return Pending(
+        path, True, known.content_id, known.gone, familiar, beside, mark, file_id
+    )  # fmt: skip
+
+
+def _lists_above(folder: bytes, top: bytes) -> Iterator[Found]:
+    """The lists of captions in the folders above one, up to and with `top`, the nearest first."""
+    while folder != top:
+        folder = os.path.dirname(folder)
+        for name in LISTS:
+            path = os.path.join(folder, name)
+            if state := _regular(path):
+                yield path, state
+
+
+def _like(path: bytes) -> Iterator[Found]:
+    """The files beside one whose names begin as its name does: perhaps its sidecars."""
+    folder, name = os.path.split(path)
+    stem = os.path.splitext(name)[0]
+    with suppress(OSError):
+        for other in os.listdir(folder):
+            near = other in LISTS or other.startswith(stem)
+            if near and (state := _regular(os.path.join(folder, other))):
+                yield other, state
+
+
+def _regular(path: bytes) -> Stat | None:
+    """The state of a regular file; None for what is none, or not there."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return Stat.of(status) if stat.S_ISREG(status.st_mode) else None

@@ -100,7 +100,7 @@ class Reader:
     """Reads sidecars, a list once as long as it stays the same."""
 
     def __init__(self) -> None:
-        self._lists: dict[bytes, tuple[Stat, _Said]] = {}
+        self._lists: dict[bytes, tuple[Stat | None, _Said]] = {}
 
     def captions(self, path: bytes, sidecars: Iterable[bytes]) -> list[Caption]:
         """What these sidecars say of a file, each thing once; nothing where one is unreadable."""
@@ -131,12 +131,13 @@ class Reader:
 
     def _list(self, path: bytes) -> _Said:
         state = _state(path)
-        known = self._lists.get(path)
-        if known is None or known[0] != state:
+        known, said = self._lists.get(path, (None, None))
+        if said is None or known != state:
             if len(self._lists) >= 8:  # a folder and those above it, not a whole disk's
                 self._lists.clear()
-            known = self._lists[path] = state, _Said(path)
-        return known[1]
+            said = _Said(path)
+            self._lists[path] = state, said
+        return said
 
 
 class _Said:

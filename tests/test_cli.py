@@ -104,7 +104,9 @@ def test_index_again_and_without_a_path(made, mm):
 def test_index_json(made, mm):
     """The counts of a report, with the failures as a list."""
     report = json.loads(mm("index", "--json").stdout)
-    counts = ("added", "changed", "moved", "copied", "gone", "offline", "encoded")
+    counts = (
+        "added", "changed", "moved", "copied", "gone", "offline", "encoded", "captioned",
+    )  # fmt: skip
     expected = dict.fromkeys(counts, 0) | {
         "skipped": 1, "unchanged": 5, "failed": [], "notes": [], "interrupted": False,
         "dry_run": False,

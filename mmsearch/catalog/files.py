@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, exists, func, insert, select, update
 
 from mmsearch.catalog import keywords
 from mmsearch.catalog.session import Session, chunks
-from mmsearch.catalog.tables import files, folders, items, parts, roots
+from mmsearch.catalog.tables import contents, files, folders, items, parts, roots
 from mmsearch.records import Modality, Reason
 
 _FILE_AT = select(files.c.id, files.c.content_id).where(
@@ -23,13 +23,19 @@ _FOLDER = (0, 0, 0)  # the state of a folder that could not be listed; no file h
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A file as the catalog has it. `state` is (size, mtime_ns, inode)."""
+    """A file as the catalog has it. `state` is (size, mtime_ns, inode).
+
+    `mark` is the number of its sidecars as they were when they were read. `described`: it was
+    asked, if it has a content, what it says of itself.
+    """
 
     id: int
     state: tuple[int, int, int]
     content_id: int | None
     reason: Reason | None
     gone: bool
+    mark: int
+    described: bool
 
 
 class Files(Session):
@@ -77,9 +83,11 @@ class Files(Session):
         query = (
             select(
                 files.c.name, files.c.id, files.c.size, files.c.mtime_ns, files.c.inode,
-                files.c.content_id, files.c.reason, files.c.gone_at,
+                files.c.content_id, files.c.reason, files.c.gone_at, files.c.sidecars,
+                func.coalesce(contents.c.described, 1),
             )
             .join(folders, folders.c.id == files.c.folder_id)
+            .outerjoin(contents, contents.c.id == files.c.content_id)
             .where(folders.c.path == folder)
         )  # fmt: skip
         if name is not None:
@@ -87,10 +95,10 @@ class Files(Session):
         found: dict[bytes, Known] = {}
         with self.snapshot():
             for row in self._connection.execute(query):
-                key, id, size, mtime_ns, inode, content_id, reason, gone_at = row
+                key, id, size, mtime_ns, inode, content_id, reason, gone_at, mark, asked = row
                 why = Reason(reason) if reason else None
-                state = (size, mtime_ns, inode)
-                found[key] = Known(id, state, content_id, why, gone_at is not None)
+                state, gone = (size, mtime_ns, inode), gone_at is not None
+                found[key] = Known(id, state, content_id, why, gone, mark, bool(asked))
         return found
 
     def known_sizes(self, sizes: Sequence[int]) -> set[int]:
@@ -184,20 +192,21 @@ class Files(Session):
         *,
         content_id: int | None = None,
         modality: Modality = Modality.IMAGE,
+        mark: int = 0,
         reason: Reason | None = None,
         message: str | None = None,
-    ) -> None:
-        """Record what became of a file: its content, or the reason why it has none.
+    ) -> int:
+        """Record what became of a file: its content, or the reason why it has none; its id.
 
         A file that was known under this path keeps its id; one whose content is the same
-        keeps its items.
+        keeps its items, and one that has a content its captions.
         """
         folder, name = os.path.split(path)
         folder_id = self.folder_id(folder)
         size, mtime_ns, inode = state
         values: dict[str, Any] = {
             "size": size, "mtime_ns": mtime_ns, "inode": inode, "content_id": content_id,
-            "reason": reason, "message": message, "gone_at": None,
+            "reason": reason, "message": message, "gone_at": None, "sidecars": mark,
         }  # fmt: skip
         old = self._connection.execute(_FILE_AT, {"folder": folder_id, "name": name}).first()
         if old is None:
@@ -208,8 +217,10 @@ class Files(Session):
             file_id = old.id
             self._connection.execute(update(files).where(files.c.id == file_id).values(values))
             if old.content_id == content_id:
-                return
+                return file_id
             self._flush()  # an item of this file may be among the new ones
+            if content_id is None:
+                self._drop_captions([file_id])
             keywords.drop(self._connection, [file_id])
             self._connection.execute(delete(items).where(items.c.file_id == file_id))
             self._loose.add(old.content_id)
@@ -219,13 +230,21 @@ class Files(Session):
                 {"file_id": file_id, "part": part, "modality": modality, "start": start, "end": end}
                 for part, start, end in found or [(0, None, None)]
             ]
+        return file_id
 
     def _parts_of(self, content_id: int) -> list[tuple[int, float | None, float | None]]:
         query = select(parts.c.part, parts.c.start, parts.c.end).order_by(parts.c.part)
         rows = self._connection.execute(query.where(parts.c.content_id == content_id))
         return [(part, start, end) for part, start, end in rows]
 
-    def move_file(self, file_id: int, path: bytes, state: tuple[int, int, int]) -> None:
+    def put_mark(self, file_id: int, mark: int) -> bool:
+        """Note how a file's sidecars are now; False when the file is not there any more."""
+        noted = update(files).where(files.c.id == file_id, files.c.content_id.is_not(None))
+        return bool(self._connection.execute(noted.values(sidecars=mark)).rowcount)
+
+    def move_file(
+        self, file_id: int, path: bytes, state: tuple[int, int, int], mark: int = 0
+    ) -> None:
         """A known file is now under another path: same id, same items, same vectors."""
         folder, name = os.path.split(path)
         folder_id = self.folder_id(folder)
@@ -240,7 +259,7 @@ class Files(Session):
             .where(files.c.id == file_id)
             .values(
                 folder_id=folder_id, name=name, size=size, mtime_ns=mtime_ns, inode=inode,
-                gone_at=None,
+                gone_at=None, sidecars=mark,
             )
         )  # fmt: skip
         keywords.rename(self._connection, file_id)
@@ -259,6 +278,7 @@ class Files(Session):
             here = files.c.id.in_(chunk)
             held = select(files.c.content_id).where(here).distinct()
             content_ids = list(self._connection.execute(held).scalars())
+            self._drop_captions(chunk)
             keywords.drop(self._connection, chunk)
             self._connection.execute(delete(files).where(here))
             self._loose.update(content_ids)

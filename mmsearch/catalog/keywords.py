@@ -82,6 +82,10 @@ def drop(connection: Connection, file_ids: Sequence[int]) -> None:
     connection.execute(delete(keywords).where(keywords.c.rowid.in_(theirs)))
 
 
+def refresh(connection: Connection, file_ids: Sequence[int]) -> None:
+    """Read again what these files' items say."""
+
+
 def merge(connection: Connection) -> None:
     """Rewrite the index, in which dropped words stay for a while, without them."""
     connection.exec_driver_sql("INSERT INTO keywords (keywords) VALUES ('optimize')")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, Table, delete, exists, func, insert, select
 
 from mmsearch.catalog import connection as connections
 from mmsearch.catalog import keywords
 from mmsearch.catalog.migrations import MIGRATIONS, migrate, schema_version
-from mmsearch.catalog.tables import contents, files, items, metadata, vectors
+from mmsearch.catalog.tables import captions, contents, files, items, metadata, vectors
 from mmsearch.durable import private, replace
 from mmsearch.errors import LibraryDamaged, LibraryMissing, SchemaMismatch
+
+if TYPE_CHECKING:
+    from mmsearch.records import Vectors
 
 _VARIABLES = 500  # ids a statement: SQLite's least limit is 999
 _INSERT = {table.name: insert(table) for table in metadata.sorted_tables}
@@ -35,6 +39,7 @@ class Session:
         self._new_items: list[dict[str, Any]] = []
         self._new_vectors: list[dict[str, Any]] = []
         self._loose: set[int | None] = set()  # contents that may have lost their last file
+        self._retold: set[int] = set()  # files whose captions are others now
 
     @classmethod
     def open(cls, path: Path, *, write: bool = False) -> Self:
@@ -157,7 +162,19 @@ class Session:
         key = result.inserted_primary_key
         return int(key[0]) if key else 0
 
+    def _add_vectors(self, content_id: int, space_id: int, rows: Vectors) -> None:
+        """A content's (parts, dim) unit rows, in the order of its parts."""
+        for part, row in enumerate(rows):
+            data = row.astype("<f2").tobytes()
+            self._new_vectors.append(
+                {
+                    "space_id": space_id, "content_id": content_id, "part": part, "data": data,
+                    "crc": zlib.crc32(data),
+                }
+            )  # fmt: skip
+
     def _flush(self) -> None:
+        told = {row["file_id"] for row in self._new_items}  # with their captions
         if self._new_items:
             last = self._connection.execute(_LAST_ITEM).scalar_one()
             self._connection.execute(_INSERT[items.name], self._new_items)
@@ -166,17 +183,29 @@ class Session:
         if self._new_vectors:
             self._connection.execute(_INSERT[vectors.name], self._new_vectors)
             self._new_vectors.clear()
+        if again := self._retold - told:
+            keywords.refresh(self._connection, sorted(again))
+        self._retold.clear()
 
     def _drop_unused(self) -> None:
-        """Drop contents that no file has any more; their vectors go with them.
+        """Drop contents that no file has any more, nor as a caption; their vectors go with them.
 
         At the end of a transaction: until then another file may take a content up.
         """
         loose = [content_id for content_id in self._loose if content_id is not None]
         self._loose.clear()
         for chunk in chunks(loose):
-            unused = ~exists().where(files.c.content_id == contents.c.id)
-            self._connection.execute(delete(contents).where(contents.c.id.in_(chunk), unused))
+            held = exists().where(files.c.content_id == contents.c.id)
+            said = exists().where(captions.c.content_id == contents.c.id)
+            here = contents.c.id.in_(chunk)
+            self._connection.execute(delete(contents).where(here, ~held, ~said))
+
+    def _drop_captions(self, file_ids: Sequence[int]) -> None:
+        """Take all captions from these files."""
+        theirs = captions.c.file_id.in_(file_ids)
+        said = select(captions.c.content_id).where(theirs).distinct()
+        self._loose.update(self._connection.execute(said).scalars())
+        self._connection.execute(delete(captions).where(theirs))
 
 
 def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
