@@ -128,7 +128,7 @@ def _seconds(hit: Hit, encoder: Encoder) -> Pieces:
     shares, variants = [], [samples]
     for first, last in pairwise(edges):
         start, end = begin + first / rate, begin + last / rate
-        shares.append(Share(f"{start:g}–{end:g} s", 0.0, start, end))
+        shares.append(Share(f"{round(start, 2):g}–{round(end, 2):g} s", 0.0, start, end))
         silenced = samples.copy()
         silenced[first:last] = 0
         variants.append(silenced)

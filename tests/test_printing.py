@@ -40,7 +40,7 @@ def test_the_table_as_it_was(capsys):
 def test_relevance_duplicates_and_reasons(capsys):
     """Percent where one is known; below the line what was folded in and what carried it."""
     words = tuple(Share(word, 0.01 * n) for n, word in enumerate("abcdefg"))
-    why = Why(words, (Share("5–6 s", -0.0204, 5.0, 6.0),))
+    why = Why(words, (Share("x" * 41, -0.0204), *[Share("y", -1.0)] * 3))
     copies = tuple(Path("/p") / f"{n}\n.jpg" for n in range(5))
     assert table(
         capsys,
@@ -50,7 +50,7 @@ def test_relevance_duplicates_and_reasons(capsys):
         r"  1   87%   0.300  /p/\x1b[31m.ogg",
         r"     and 5 like it: 0\n.jpg, 1\n.jpg, 2\n.jpg, …",
         "     words: g +0.060, f +0.050, e +0.040, d +0.030, c +0.020, b +0.010, …",
-        "     pieces: 5–6 s -0.020",
+        f"     pieces: {'x' * 40}… -0.020, y -1.000, y -1.000, …",
         "  2         0.200  /p/b.jpg",
     ]
 

@@ -14,7 +14,8 @@ from mmsearch.printing.plain import clock, note, print_json
 from mmsearch.records import Hit, Modality, Share
 
 _EXCERPT = 72  # characters of a passage
-_SHARES = 6  # of each kind are printed under an answer, those that weigh most
+_WORDS, _PIECES = 6, 3  # printed under an answer: those that carry most
+_SHARE = 40  # characters of one of them
 _COLUMNS = ["rank", "score", "relevance", "path", "modality", "id", "start", "end"]
 
 
@@ -89,9 +90,10 @@ def _lines(hit: Hit, calibrated: bool) -> Iterator[str]:
     yield f"{hit.rank:>3}{relevance}  {score}  {display(os.fsencode(hit.path))}{_place(hit)}"
     if hit.duplicates:
         yield f"     and {len(hit.duplicates)} like it: {_named(hit)}"
-    for name, shares in (("words", hit.why.words), ("pieces", hit.why.pieces)) if hit.why else ():
-        if shares:
-            yield f"     {name}: {_told(shares)}"
+    if hit.why and hit.why.words:
+        yield f"     words: {_told(hit.why.words, _WORDS)}"
+    if hit.why and hit.why.pieces:
+        yield f"     pieces: {_told(hit.why.pieces, _PIECES)}"
 
 
 def _place(hit: Hit) -> str:
@@ -108,12 +110,12 @@ def _named(hit: Hit) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _told(shares: Sequence[Share]) -> str:
-    """Those that weigh most, first, each with what the score loses without it."""
-    most = sorted(shares, key=lambda share: -share.carried)[:_SHARES]
-    told = ", ".join(f"{_excerpt(share.what)} {share.carried:+.3f}" for share in most)
-    return told + (", …" if len(shares) > _SHARES else "")
+def _told(shares: Sequence[Share], count: int) -> str:
+    """Those that carry most, first, each with what the score loses without it."""
+    most = sorted(shares, key=lambda share: -share.carried)[:count]
+    told = ", ".join(f"{_excerpt(share.what, _SHARE)} {share.carried:+.3f}" for share in most)
+    return told + (", …" if len(shares) > count else "")
 
 
-def _excerpt(text: str) -> str:
-    return display(text if len(text) <= _EXCERPT else text[:_EXCERPT] + "…")
+def _excerpt(text: str, longest: int = _EXCERPT) -> str:
+    return display(text if len(text) <= longest else text[:longest] + "…")
