@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from mmsearch.errors import MissingExtra, MmsearchError, UsageError
-from mmsearch.records import Modality
+from mmsearch.records import Modality, Sort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,8 +218,26 @@ def query(
     ] = None,
     form: Annotated[
         str,
-        typer.Option("--format", metavar="table|json|ndjson|csv|paths", help="How to print."),
+        typer.Option("--format", metavar="table|json|ndjson|csv|paths|html", help="How to print."),
     ] = "table",
+    sort: Annotated[
+        Sort, typer.Option(help="The order of what was found; date has the newest first.")
+    ] = Sort.SCORE,
+    min_relevance: Annotated[
+        float | None,
+        typer.Option(metavar="X", min=0, max=1, help="Leave out what is less relevant."),
+    ] = None,
+    group_duplicates: Annotated[
+        bool,
+        typer.Option("--group-duplicates", help="One answer for copies and what looks the same."),
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say which words, and which part, carried an answer.")
+    ] = False,
+    thumbnails: Annotated[
+        bool | None,
+        typer.Option(help="Small pictures, in terminals that can (kitty, iTerm2) and in HTML."),
+    ] = None,
     json: Json = False,
     nul: Annotated[
         bool, typer.Option("-0", help="Print bare paths, each with a NUL behind: for xargs -0.")
@@ -239,14 +257,19 @@ def query(
     parts += [language.text(path) for path in text_file or []]
     asked = language.combine(parts)
     with _open(index, model) as library:
-        hits = library.query(asked, k, modality=type, where=where, all=all)
+        hits = library.query(
+            asked, k, modality=type, where=where, all=all, min_relevance=min_relevance,
+            sort=sort, group_duplicates=group_duplicates, explain=explain,
+        )  # fmt: skip
         if waiting := library.waiting():
             model, count = waiting
             note(
                 f"this library was made by {model}; run mmsearch index: until then {count:,} files "
                 "are found only by the words of their names and texts"
             )
-    print_hits(hits, form, nul=nul)
+    for line in hits.notes:
+        note(line)
+    print_hits(hits, form, nul=nul, thumbnails=thumbnails, title=" ".join(words or []))
     sys.stdout.flush()
 
 
