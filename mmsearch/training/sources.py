@@ -14,7 +14,6 @@ list or an archive that is itself damaged raises PairsError.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -27,7 +26,9 @@ from typing import Any
 
 from mmsearch.errors import LoadError, PairsError
 from mmsearch.files import WalkRules, describe, display, read_regular, walk
+from mmsearch.lists import READERS, captions_in, read_rows
 from mmsearch.records import Modality, Reason
+from mmsearch.sidecars import read_lines
 
 _SUFFIXES = {
     Modality.IMAGE: "jpg jpeg jpe jfif png webp gif bmp tif tiff ppm avif heic heif",
@@ -35,8 +36,6 @@ _SUFFIXES = {
 }
 MODALITY_OF = {suffix: kind for kind, names in _SUFFIXES.items() for suffix in names.split()}
 
-_FILE_COLUMNS = ("file", "path", "filename", "file_name", "image", "audio")
-_CAPTION_COLUMNS = ("caption", "captions", "text", "sentence")
 _FOLDERS = (".", "images", "Images", "Flicker8k_Dataset", "../images")  # where lists keep photos
 _COCO_FOLDERS = (".", "images", "train2017", "val2017", "../train2017", "../val2017", "../images")
 _LARGEST = 256_000_000  # bytes of one picture or sound
@@ -199,66 +198,19 @@ def _pair(file: Path, captions: Iterable[str], kind: Modality | None = None) -> 
 # --- lists ---
 
 
-def _table(place: Path, images: Path | None) -> Iterator[Pair | Bad]:
-    """CSV, or with tabs TSV."""
-    delimiter = "\t" if place.suffix.lower() == ".tsv" else ","
+def _list(place: Path, images: Path | None) -> Iterator[Pair | Bad]:
+    """CSV, TSV and lines of JSON: see mmsearch.lists."""
+    name = display(os.fsencode(place))
     with open(place, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
-            names = [name.strip().lower() for name in reader.fieldnames or ()]
-            reader.fieldnames = names
-            _columns(names, place)
-            for row in reader:
-                if any(column is None for column in row):
-                    where = f"{display(os.fsencode(place))}, line {reader.line_num}"
-                    yield Bad(where, "more cells than columns: a caption with a comma needs quotes")
+            for row in read_rows(file, place.suffix.lower()):
+                if row.wrong:
+                    yield Bad(f"{name}, line {row.line}", row.wrong)
                 else:
-                    yield _row(row, place, images)
-        except csv.Error as error:
-            where = f"{display(os.fsencode(place))}, line {reader.line_num}"
-            raise PairsError(f"{where}: damaged: {error}") from error
-
-
-def _json_lines(place: Path, images: Path | None) -> Iterator[Pair | Bad]:
-    with open(place, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            where = f"{display(os.fsencode(place))}, line {number}"
-            try:
-                row = json.loads(line) if line.strip() else None
-            except (ValueError, RecursionError) as error:
-                raise PairsError(f"{where}: damaged: {error}") from error
-            if row is None:
-                continue
-            if not isinstance(row, dict):
-                raise PairsError(f'{where}: not an object such as {{"file": ..., "caption": ...}}')
-            _columns(list(row), place)
-            yield _row(row, place, images)
-
-
-def _columns(names: Sequence[str], place: Path) -> None:
-    for wanted in (_FILE_COLUMNS, _CAPTION_COLUMNS):
-        if not set(wanted) & set(names):
-            raise PairsError(
-                f"{display(os.fsencode(place))} needs a column {' or '.join(wanted)}; "
-                f"it has {', '.join(map(repr, names)) or 'none'}"
-            )
-
-
-def _row(row: dict[str, Any], place: Path, images: Path | None) -> Pair | Bad:
-    column = next(name for name in _FILE_COLUMNS if name in row)
-    captions = _captions(row)
-    file = row[column]
-    if not isinstance(file, str) or not file.strip() or "\0" in file:
-        return Bad(display(os.fsencode(place)), f"a row without a file: {captions}")
-    kind = Modality(column) if column in ("image", "audio") else None
-    return _pair(_listed(place, file.strip(), _FOLDERS, images), captions, kind)
-
-
-def _captions(row: dict[str, Any]) -> tuple[str, ...]:
-    """The captions of a row or a webdataset's JSON; what is no text counts as empty."""
-    said = next((row[name] for name in _CAPTION_COLUMNS if name in row), "")
-    several = said if isinstance(said, list) else [said]
-    return tuple(caption if isinstance(caption, str) else "" for caption in several)
+                    kind = Modality(row.column) if row.column in ("image", "audio") else None
+                    yield _pair(_listed(place, row.file, _FOLDERS, images), row.captions, kind)
+        except LoadError as error:
+            raise PairsError(f"{name}: {error}") from error
 
 
 def _tokens(place: Path, images: Path | None) -> Iterator[Pair | Bad]:
@@ -323,10 +275,9 @@ def _folder(place: Path) -> Iterator[Pair | Bad]:
 def _beside(file: Path) -> Pair | Bad:
     text = os.path.realpath(os.fsencode(file.with_suffix(".txt")))
     try:
-        lines = read_regular(text, _LONGEST, lambda head: None)[0].decode("utf-8-sig").splitlines()
-    except (LoadError, UnicodeDecodeError) as error:
+        return _pair(file, read_lines(text, _LONGEST))
+    except LoadError as error:
         return Bad(display(text), f"its captions cannot be read: {error}")
-    return _pair(file, [line for line in lines if line.strip()])
 
 
 def _tar(place: Path, images: Path | None) -> Iterator[Pair | Bad]:
@@ -372,14 +323,11 @@ def _said(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> lis
     if suffix != "json":
         return [line for line in text.splitlines() if line.strip()]
     row = json.loads(text)
-    return list(_captions(row)) if isinstance(row, dict) else []
+    return list(captions_in(row)) if isinstance(row, dict) else []
 
 
 _READERS: dict[str, Callable[[Path, Path | None], Iterator[Pair | Bad]]] = {
-    ".csv": _table,
-    ".tsv": _table,
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
+    **dict.fromkeys(READERS, _list),
     ".json": _coco,
     ".txt": _tokens,
     ".tar": _tar,

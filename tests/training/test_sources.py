@@ -69,7 +69,7 @@ def test_bad_rows_are_named_and_the_others_go_on(tmp_path):
         ("a.jpg", "an empty caption"),
         ("b.jpg", "an empty caption"),
         ("pairs.csv, line 5", "more cells than columns: a caption with a comma needs quotes"),
-        ("pairs.csv", "a row without a file: ('lost',)"),
+        ("pairs.csv, line 6", "a row without a file: ('lost',)"),
         ("d.jpg", "an empty caption"),
         ("a.jpg", "no caption"),
         ("d.jpg", "no caption"),
@@ -124,7 +124,7 @@ def test_a_folder_has_captions_beside_files(tmp_path):
         (tmp_path / name).write_bytes(b"not looked at yet")
     (tmp_path / "x.txt").write_text("a red square\n\nred\n")
     (tmp_path / "deep" / "x.txt").write_text("deeper\n")
-    (tmp_path / "bark.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "bark.txt").write_bytes(b"\xe9t\xe9")
     (tmp_path / "notes.txt").write_text("no file of this name\n")
     pairs, bad = read_pairs([tmp_path])
     assert [(str(pair.file.relative_to(tmp_path)), pair.captions) for pair in pairs] == [
