@@ -17,6 +17,7 @@ from hostile import HAS_HEIF, HEIC
 
 import mmsearch
 from mmsearch.catalog import Catalog
+from mmsearch.decoding import Outcome
 from mmsearch.errors import (
     EncoderMismatch,
     LibraryDamaged,
@@ -527,9 +528,10 @@ class Meddler:
         take = lease.next
 
         def following():
-            outcome = take()
-            self.meddle(Path(os.fsdecode(outcome.job.path)))
-            return outcome
+            answer = take()
+            if isinstance(answer, Outcome):  # its last word: the worker has let go of the file
+                self.meddle(Path(os.fsdecode(answer.job.path)))
+            return answer
 
         lease.next = following
         return lease
