@@ -14,7 +14,7 @@ from mmsearch.catalog import Catalog
 from mmsearch.embedding import ask
 from mmsearch.encoders import Encoder
 from mmsearch.errors import UsageError, chosen
-from mmsearch.fusion import Fusion
+from mmsearch.fusion import Fusion, wanted
 from mmsearch.hits import Hits, arranged
 from mmsearch.language import Query, checked, remarks, terms_of
 from mmsearch.records import Hit, Modality, Sort
@@ -152,8 +152,8 @@ class Search:
 
     def _found(self, question: Question, scored: Scored | None, count: int) -> list[Hit]:
         how = self._how
-        wanted = min(count, _MOST) + len(how.exclude)
-        found = answer(self._catalog, self._space, question, scored, wanted, self._calibrator)
+        many = min(count, _MOST) + len(how.exclude)
+        found = answer(self._catalog, self._space, question, scored, many, self._calibrator)
         kept = [one for one in found if str(one.item.path) not in how.exclude]
         kept = self._cut(kept)[:count]
         details = self._catalog.details([one.item.id for one in kept])
@@ -184,7 +184,8 @@ class Search:
         if how.explain and self._encoder is not None and question.asked:
             from mmsearch.explaining import explain
 
-            vectors = np.stack([question.asked[leaf].vector for leaf in question.leaves])
+            parts = wanted(question.query, how.fusion, subtract=how.subtract)
+            vectors = np.stack([question.asked[leaf].vector for leaf in parts])
             rows = {id: row for id, (_, row) in self._rows([hit.id for hit in hits]).items()}
             hits = explain(question.query, vectors, hits, rows, self._encoder)
         notes = remarks(question.query)
