@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 
 from mmsearch.errors import UsageError
-from mmsearch.language.query import MAX_DEPTH, NOTHING, And, Or, Query, Sum, file, text
+from mmsearch.language.query import MAX_DEPTH, MAX_WORDS, NOTHING, And, Or, Query, Sum, file, text
 
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?):\s*(.+)", re.DOTALL)
 _FILE = re.compile(r"\.{0,2}/|~")
@@ -34,6 +34,8 @@ def parse(words: Sequence[str]) -> Query:
     >>> parse(["horse", "+", "stripes", "-", "2:fruit"]).terms[2].weight
     -2.0
     """
+    if (length := sum(map(len, words))) > MAX_WORDS:
+        raise UsageError(f"{length:,} characters to look for; {MAX_WORDS:,} is the limit")
     tokens: list[tuple[str, bool]] = []  # what it says, and whether it is a mark
     for word in words:
         tokens += _split(word)
@@ -46,7 +48,8 @@ def said(words: str) -> Query:
     >>> said('"a dog" AND NOT "a ball"').parts[1].part.terms[0].value
     'a ball'
     """
-    pieces = _split(words)
+    # one that is too long is refused by either, unread
+    pieces = _split(words) if len(words) <= MAX_WORDS else []
     return text(words) if len(pieces) == 1 else parse([words])
 
 

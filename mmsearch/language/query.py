@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ NOTHING = 'nothing to look for: give some words, such as "a dog on grass"'
 MAX_TERMS = 200
 MAX_DEPTH = 16  # conditions within one another
 MAX_WORDS = 100_000  # characters of a term; models read the first few hundred
+MAX_WEIGHT = 1e6  # its square is well within single precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,6 @@ class Query:
     def __rmul__(self, factor: float) -> Query:
         if not isinstance(self, Sum):
             raise UsageError("a weight stands before words, pictures and sounds, not conditions")
-        if not math.isfinite(factor):
-            raise UsageError(f"a weight is a finite number, not {factor}")
         return Sum(tuple(replace(term, weight=factor * term.weight) for term in self.terms))
 
     __mul__ = __rmul__
@@ -131,8 +129,14 @@ def audio(source: str | os.PathLike[str]) -> Query:
 
 
 def file(path: str | os.PathLike[str]) -> Query:
-    """A query for what is like this file: a picture, a sound or a text. ~ is a home folder."""
-    return Sum((Term(None, Path(path).expanduser()),))
+    """A query for what is like this file: a picture, a sound or a text. ~ is a home folder.
+
+    Raises UsageError for a home folder that is not known, and for what no path can be.
+    """
+    try:
+        return Sum((Term(None, Path(path).expanduser()),))
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"{os.fspath(path)[:80]!r} is no path: {error}") from error
 
 
 def combine(parts: list[Query]) -> Query:
@@ -178,8 +182,9 @@ def checked(query: Query) -> Query:
 def _check(query: Query) -> None:
     match query:
         case Sum(terms):
-            if not all(math.isfinite(term.weight) for term in terms):
-                raise UsageError("a weight is a finite number")
+            for term in terms:
+                if not abs(term.weight) <= MAX_WEIGHT:  # nor is one that is not a number
+                    raise UsageError(f"a weight is at most {MAX_WEIGHT:,.0f}, not {term.weight}")
             if not any(term.weight > 0 for term in terms):
                 raise UsageError(_ONLY_WITHOUT if terms else NOTHING)
         case And(parts):
