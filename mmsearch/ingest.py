@@ -144,6 +144,7 @@ class Ingest:
             spool.seek(0)
             self._left = self._total
             self.report.unchanged, self.report.skipped = scan.unchanged, scan.skipped
+            self.report.sidecars = scan.sidecars
             if self._total:
                 yield from self._read(spool)
         self._finish(scan, scopes)
@@ -441,7 +442,7 @@ class Ingest:
         return fate
 
     def _fate(self, ready: _Ready) -> tuple[str, int | None]:
-        """added, changed, moved, copied, unchanged, skipped, failed or vanished.
+        """added, changed, moved, copied, unchanged, skipped, sidecars, failed or vanished.
 
         For a moved file also the id of the file that it was.
         """
@@ -451,6 +452,8 @@ class Ingest:
         if ready.content is None:
             if ready.reason is Reason.UNREADABLE and _state(pending.path) is None:
                 return "vanished", None  # deleted since the scan: nobody's fault
+            if ready.reason is Reason.SIDECAR:
+                return "sidecars", None
             return "skipped" if ready.reason and ready.reason.skipped else "failed", None
         content_id = self._known.get(ready.content.digest)
         if pending.content_id is not None:

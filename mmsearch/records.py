@@ -114,7 +114,8 @@ class Caption:
     """What is said of a file in words: beside it, or inside of it.
 
     `source` is "sidecar" (x.txt beside x.jpg), the name of a list ("captions.csv"), or the
-    standard a file's own words follow: "exif", "iptc", "xmp", "id3", "vorbis".
+    standard a file's own words follow: "exif", "iptc", "xmp", "png", "id3", "vorbis", "info" and
+    "bext" (lists of a WAV).
     """
 
     source: str
@@ -126,7 +127,7 @@ class Metadata:
     """What a file says of itself. None where it says nothing.
 
     `taken` is the wall clock where it was taken, in nanoseconds since 1970 as if that clock
-    showed UTC, and `taken_source` where this stands ("exif", "xmp", "iptc", "id3", "vorbis").
+    showed UTC, and `taken_source` where this stands: the standard, as in Caption.
     `duration` is in seconds, `latitude` and `longitude` in degrees, north and east above 0.
     """
 
@@ -302,8 +303,8 @@ class Report:
     added: newly findable; changed: new content under a known path; moved and copied:
     known content under a new path, not encoded again; gone: no longer below the paths
     given; offline: files of roots that are not there now; skipped: not a supported
-    type, or captions of others; unchanged: as before. captioned: how many of them all have
-    other captions than before. `failures` has what could not be read in this run.
+    type; sidecars: captions of other files; unchanged: as before. `failures` has what could
+    not be read in this run. captioned: how many of the files have other captions than before.
     """
 
     added: int = 0
@@ -313,6 +314,7 @@ class Report:
     gone: int = 0
     offline: int = 0
     skipped: int = 0
+    sidecars: int = 0
     unchanged: int = 0
     failures: list[Failure] = field(default_factory=list)
     encoded: int = 0
@@ -332,7 +334,8 @@ class Report:
             name: getattr(self, name)
             for name in (
                 "added", "changed", "moved", "copied", "gone", "offline",
-                "skipped", "unchanged", "encoded", "captioned", "interrupted", "dry_run",
+                "skipped", "sidecars", "unchanged", "encoded", "captioned", "interrupted",
+                "dry_run",
             )
         }  # fmt: skip
         failed = [failure.as_dict() for failure in self.failures]

@@ -121,8 +121,8 @@ def _is_there(path: bytes, size: int) -> bool:
 class Scan:
     """One pass over a scope, a folder at a time. Memory is bounded by the largest folder.
 
-    After it: `unchanged` and `skipped` count, `missing` has the ids of known files that the
-    walk did not meet, `unreadable` the folders that could not be listed, with the reason.
+    After it: `unchanged`, `skipped` and `sidecars` count, `missing` has the ids of known files
+    that the walk did not meet, `unreadable` the folders that could not be listed, with why.
     """
 
     def __init__(
@@ -145,6 +145,7 @@ class Scan:
         self._rehash = rehash
         self.unchanged = 0
         self.skipped = 0
+        self.sidecars = 0
         self.missing = array("q")
         self.unreadable: dict[bytes, str] = {}
 
@@ -221,7 +222,9 @@ class Scan:
         return replace(_pending(path, known, False), sidecar=True)
 
     def _count(self, known: Known) -> None:
-        if known.reason is not None and known.reason.skipped:
+        if known.reason is Reason.SIDECAR:
+            self.sidecars += 1
+        elif known.reason is not None and known.reason.skipped:
             self.skipped += 1
         else:
             self.unchanged += 1

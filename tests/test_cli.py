@@ -105,7 +105,8 @@ def test_index_json(made, mm):
     """The counts of a report, with the failures as a list."""
     report = json.loads(mm("index", "--json").stdout)
     counts = (
-        "added", "changed", "moved", "copied", "gone", "offline", "encoded", "captioned",
+        "added", "changed", "moved", "copied", "gone", "offline", "sidecars", "encoded",
+        "captioned",
     )  # fmt: skip
     expected = dict.fromkeys(counts, 0) | {
         "skipped": 1, "unchanged": 5, "failed": [], "notes": [], "interrupted": False,

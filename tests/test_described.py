@@ -69,7 +69,7 @@ def red(library, photos, encoder):
     """red.png with red.txt beside it, indexed."""
     photos.paint("red.png", "red")
     (photos / "red.txt").write_text("green\na blue square\n")
-    assert said(library.index(photos)) == {"added": 1, "encoded": 1, "captioned": 1, "skipped": 1}
+    assert said(library.index(photos)) == {"added": 1, "encoded": 1, "captioned": 1, "sidecars": 1}
     encoder.pictures = 0
     return library
 
@@ -88,21 +88,21 @@ def test_a_sidecar_is_captions_and_no_text(red, photos, encoder):
     assert red.errors() == []
     [sidecar] = red.errors(skipped=True)
     assert (sidecar.path.name, sidecar.reason) == ("red.txt", "sidecar")
-    assert said(red.index()) == {"unchanged": 1, "skipped": 1}
+    assert said(red.index()) == {"unchanged": 1, "sidecars": 1}
 
 
 def test_a_sidecar_that_changes_or_goes(red, photos, encoder):
     """Noticed by the next run, and no picture is encoded for it; vectors of old words go."""
     (photos / "red.txt").write_text("yellow\ngreen")
     report = red.index()
-    assert said(report) == {"unchanged": 1, "skipped": 1, "captioned": 1}
+    assert said(report) == {"unchanged": 1, "sidecars": 1, "captioned": 1}
     assert texts(red) == {"red.png": ["yellow", "green"]}
     assert words(red).keys() == {"yellow", "green"}
     (photos / "red.txt").unlink()
     assert said(red.index()) == {"unchanged": 1, "captioned": 1}
     assert (texts(red), words(red)) == ({}, {})
     (photos / "red.png.txt").write_text("orange")
-    assert said(red.index()) == {"unchanged": 1, "skipped": 1, "captioned": 1}
+    assert said(red.index()) == {"unchanged": 1, "sidecars": 1, "captioned": 1}
     assert texts(red) == {"red.png": ["orange"]}
     assert encoder.pictures == 0
 
@@ -112,13 +112,13 @@ def test_a_text_becomes_a_sidecar_and_a_text_again(library, photos, encoder):
     (photos / "red.txt").write_text("green")
     assert said(library.index(photos)) == {"added": 1, "encoded": 1}
     photos.paint("red.png", "red")
-    assert said(library.index()) == {"added": 1, "encoded": 1, "skipped": 1, "captioned": 1}
+    assert said(library.index()) == {"added": 1, "encoded": 1, "sidecars": 1, "captioned": 1}
     assert rows(library, "SELECT modality FROM items") == [("image",)]
     (photos / "red.png").unlink()
     assert said(library.index()) == {"added": 1, "encoded": 1, "gone": 1}
     assert texts(library) == {}
     photos.paint("red.png", "red")
-    assert said(library.index()) == {"added": 1, "skipped": 1}
+    assert said(library.index()) == {"added": 1, "sidecars": 1}
     assert texts(library) == {"red.png": ["green"]}
     assert rows(library, "SELECT modality FROM items") == [("image",)]
 
@@ -170,13 +170,13 @@ def test_files_that_move_take_and_leave_captions(red, photos, encoder):
     assert said(report) == {"moved": 1, "added": 1, "encoded": 1, "captioned": 1}  # and a text
     assert texts(red) == {}
     (photos / "red.txt").rename(photos / "sub" / "red.txt")
-    assert said(red.index()) == {"unchanged": 1, "skipped": 1, "captioned": 1, "gone": 1}
+    assert said(red.index()) == {"unchanged": 1, "sidecars": 1, "captioned": 1, "gone": 1}
     assert texts(red) == {"red.png": ["green", "a blue square"]}
     (photos / "sub").rename(photos / "other")
-    assert said(red.index()) == {"moved": 1, "skipped": 1}
+    assert said(red.index()) == {"moved": 1, "sidecars": 1}
     shutil.copy(photos / "other" / "red.png", photos / "copy.png")
     (photos / "copy.txt").write_text("yellow")
-    assert said(red.index()) == {"copied": 1, "unchanged": 1, "skipped": 2, "captioned": 1}
+    assert said(red.index()) == {"copied": 1, "unchanged": 1, "sidecars": 2, "captioned": 1}
     assert texts(red) == {"red.png": ["green", "a blue square"], "copy.png": ["yellow"]}
     assert encoder.pictures == 0
 
@@ -226,16 +226,16 @@ def test_a_list_captions_its_folder_and_below(library, photos, encoder):
     table = photos / "captions.csv"
     table.write_text('file,caption\na.png,blue\nsub/b.png,green\na.png,"round, and red"\n')
     report = library.index(photos)
-    assert said(report) == {"added": 3, "encoded": 3, "captioned": 2, "skipped": 1}
+    assert said(report) == {"added": 3, "encoded": 3, "captioned": 2, "sidecars": 1}
     assert told(library) == {
         "a.png": [("captions.csv", "blue"), ("captions.csv", "round, and red")],
         "b.png": [("captions.csv", "green")],
     }
     encoder.pictures = 0
     table.write_text("file,caption\na.png,blue\nsub/c.png,green\n")
-    assert said(library.index()) == {"unchanged": 3, "captioned": 3, "skipped": 1}
+    assert said(library.index()) == {"unchanged": 3, "captioned": 3, "sidecars": 1}
     assert texts(library) == {"a.png": ["blue"], "c.png": ["green"]}
-    assert said(library.index()) == {"unchanged": 3, "skipped": 1}
+    assert said(library.index()) == {"unchanged": 3, "sidecars": 1}
     table.unlink()
     assert said(library.index()) == {"unchanged": 3, "captioned": 2}
     assert (texts(library), encoder.pictures) == ({}, 0)
@@ -254,7 +254,7 @@ def test_a_new_picture_finds_its_row(library, photos):
     (photos / "sub" / "blue.txt").write_text("sky")
     library.index(photos / "sub" / "blue.png")
     assert texts(library) == {"green.png": ["green"], "blue.png": ["sky", "blue"]}
-    assert said(library.index()) == {"unchanged": 3, "skipped": 2}
+    assert said(library.index()) == {"unchanged": 3, "sidecars": 2}
 
 
 def test_only_what_was_given_is_looked_at(library, photos):
@@ -279,13 +279,13 @@ def test_bad_sidecars_are_named_and_the_others_go_on(library, photos):
     (photos / "captions.csv").write_text('file,caption\ngreen.png,"never closed\n')
     (photos / "captions.jsonl").write_text('{"file": "../../etc/passwd", "caption": "evil"}\n')
     report = library.index(photos)
-    assert said(report) == {"added": 3, "encoded": 3, "captioned": 1, "skipped": 2, "failed": 2}
+    assert said(report) == {"added": 3, "encoded": 3, "captioned": 1, "sidecars": 2, "failed": 2}
     assert {(path.name, reason) for path, reason in report.failed} == {
         ("red.txt", "type-mismatch"), ("captions.csv", "corrupt"),
     }  # fmt: skip
     assert {failure.path.name for failure in library.errors()} == {"red.txt", "captions.csv"}
     assert texts(library) == {"blue.png": ["sky"]}
-    assert said(library.index()) == {"unchanged": 5, "skipped": 2}
+    assert said(library.index()) == {"unchanged": 5, "sidecars": 2}
     (photos / "red.txt").write_text("rose")
     (photos / "captions.csv").write_text("file,caption\ngreen.png,grass\n")
     library.index()
@@ -296,7 +296,7 @@ def test_an_empty_sidecar_says_nothing(library, photos):
     """And is no failure."""
     photos.paint("red.png", "red")
     (photos / "red.txt").write_text("")
-    assert said(library.index(photos)) == {"added": 1, "encoded": 1, "skipped": 1}
+    assert said(library.index(photos)) == {"added": 1, "encoded": 1, "sidecars": 1}
     assert texts(library) == {}
 
 
@@ -323,7 +323,7 @@ def test_what_a_picture_says_of_itself(library, photos):
     ]
     shutil.copy(photos / "a.jpg", photos / "b.jpg")
     (photos / "b.txt").write_text("green")
-    assert said(library.index()) == {"copied": 1, "unchanged": 1, "skipped": 1, "captioned": 1}
+    assert said(library.index()) == {"copied": 1, "unchanged": 1, "sidecars": 1, "captioned": 1}
     assert told(library)["b.jpg"] == [("sidecar", "green"), ("exif", "a blue rose")]
     (photos / "b.txt").unlink()
     library.index()
@@ -351,13 +351,13 @@ def test_row_23_an_older_library_is_described_without_encoding(library, photos, 
     connection.close()
     encoder.pictures = 0
     report = library.index()
-    assert said(report) == {"unchanged": 2, "skipped": 1, "captioned": 2}
+    assert said(report) == {"unchanged": 2, "sidecars": 1, "captioned": 2}
     assert encoder.pictures == 0
     assert texts(library) == {"a.jpg": ["a blue rose"], "red.png": ["green"]}
     assert rows(library, "SELECT camera, described FROM contents WHERE format = 'JPEG'") == [
         ("ACME One", 1)
     ]
-    assert said(library.index()) == {"unchanged": 2, "skipped": 1}
+    assert said(library.index()) == {"unchanged": 2, "sidecars": 1}
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -48,7 +48,9 @@ class Catalog(Files, Contents, Captions, Labels, Items, Details):
                 "files": count(indexed.where(files.c.gone_at.is_(None))),
                 "gone": count(indexed.where(files.c.gone_at.is_not(None))),
                 "failed": sum(n for r, n in by_reason.items() if not Reason(r).skipped),
-                "skipped": sum(n for r, n in by_reason.items() if Reason(r).skipped),
+                "skipped": sum(
+                    n for r, n in by_reason.items() if Reason(r).skipped and r != Reason.SIDECAR
+                ),
                 "items": count(select(func.count()).select_from(items)),
                 "captions": count(select(func.count()).select_from(captions)),
                 "vectors": count(select(func.count()).select_from(vectors)),

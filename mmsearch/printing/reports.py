@@ -26,8 +26,9 @@ def print_report(report: Report) -> None:
     counts = [
         (report.added, "added"), (report.changed, "changed"), (report.moved, "moved"),
         (report.copied, "copied"), (report.gone, "gone"), (report.offline, "offline"),
-        (report.unchanged, "unchanged"), (report.skipped, "skipped (other types)"),
-        (len(report.failures), "failed"),
+        (report.unchanged, "unchanged"), (report.sidecars, "sidecars"),
+        (report.skipped, "skipped (other types)"), (len(report.failures), "failed"),
+        (report.captioned, "with new captions"),
     ]  # fmt: skip
     said = [f"{count:,} {verb if word == 'added' else ''}{word}" for count, word in counts if count]
     print(", ".join(said) or "nothing to index here")
