@@ -28,7 +28,7 @@ from mmsearch.errors import (
     MmsearchError,
     SchemaMismatch,
 )
-from mmsearch.records import Modality, Reason
+from mmsearch.records import Caption, Modality, Reason
 
 FIXTURES = Path(make_library.__file__).parent
 STATE = (10, 20, 30)
@@ -68,8 +68,8 @@ def raw(catalog, query, *values):
 def vector_rows(catalog):
     """{vector id: row} as they are read back."""
     found = {}
-    for ids, rows in catalog.vectors_after(1, 0):
-        found |= dict(zip(ids.tolist(), rows.tolist(), strict=True))
+    for rows in catalog.vectors_after(1, 0):
+        found |= dict(zip(rows.ids.tolist(), rows.vectors.tolist(), strict=True))
     return found
 
 
@@ -569,6 +569,8 @@ def test_row_23_a_library_of_every_past_schema_opens(tmp_path, version, monkeypa
             assert told == [(0, 0.0), (1, 5.0)]
             [(passage, _)] = catalog.items_by_words('"fox"', 10)
             assert catalog.passages([passage.id]) == {passage.id: "a red fox"}
+        if version >= 3:
+            assert catalog.captions_of([1, 2]) == {1: [Caption("sidecar", "a red square")]}
     inject(monkeypatch, FakeEncoder(fingerprint=make_library.FINGERPRINT))
     with mmsearch.open_library(tmp_path) as library:
         hits = library.query("red", modality="image")
