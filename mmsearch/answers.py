@@ -9,14 +9,13 @@ whole, mmsearch.fusion says.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmsearch.catalog import Catalog
-from mmsearch.catalog.keywords import expression
 from mmsearch.embedding import Asked
 from mmsearch.files import well_formed
 from mmsearch.fusion import Fusion, Leaf, leaves, wanted, worth
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmsearch.filters import Filter
-    from mmsearch.records import Ids, Kinds, Scores, Vectors
+    from mmsearch.records import Ids, Scores, Vectors
+    from mmsearch.relevance import Calibrator
 
 # Candidates of each list (own vectors, captions, words), and how many times k at least. An
 # item that is far down in all three cannot come first when they are fused.
@@ -39,6 +39,10 @@ _SPARE = 4
 # Finalists beyond the k that are asked for: the last bits of a fast score, which depend on
 # where a row lies, do not decide which of several equal pictures is among the k.
 _FINALISTS = 16
+
+
+# The deviation of scores with unrelated items where an encoder does not say: about that of CLIP.
+_UNKNOWN = 0.05
 
 
 class Hybrid(StrEnum):
@@ -66,139 +70,242 @@ class Question:
         """What is scored, in the order of the rows of every array here."""
         return leaves(self.query, self.fusion, subtract=self.subtract)
 
-    def worth(self, z: Scores) -> Scores:
-        """(n,) values from (t, n) standardised scores with the leaves."""
+    @property
+    def by_vectors(self) -> bool:
+        """Whether vectors are looked at, not words alone."""
+        return bool(self.asked) and self.hybrid is not Hybrid.ONLY
+
+    @property
+    def whole(self) -> Vectors:
+        """(dim,) the renormalised mean of the vectors of what is wanted."""
+        mine = wanted(self.query, self.fusion, subtract=self.subtract)
+        total = np.sum([self.asked[leaf].vector for leaf in mine], axis=0)
+        length = float(np.linalg.norm(total))
+        row: Vectors = total / np.float32(length) if len(mine) > 1 and length > 1e-6 else total
+        return row
+
+    def worth(self, z: Scores, *, exclude: bool = True) -> Scores:
+        """(n,) values from (t, n) standardised scores with the leaves, or from relevances."""
         by_leaf = dict(zip(self.leaves, z, strict=True))
-        return worth(self.query, by_leaf, self.fusion, subtract=self.subtract)
+        return worth(self.query, by_leaf, self.fusion, subtract=self.subtract, exclude=exclude)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An item with its raw score, None without a vector, and its worth in deviations."""
+    """An item with its raw score, None without a vector, and what it is worth in deviations.
+
+    `relevance` is None where nothing is calibrated, `vector_id` where it has no vector.
+    """
 
     item: Item
     score: float | None
     worth: float
+    relevance: float | None = None
+    vector_id: int | None = None
 
 
-def answer(catalog: Catalog, space: Space, question: Question, k: int) -> list[Answer]:
-    """The k best items, best first, then by vector and by item; those that are gone are left out.
+def score(space: Space, questions: Sequence[Question]) -> list[Scored | None]:
+    """Every vector's scores with the leaves of each question, all in one product; None for one
+    that asks for words alone.
 
-    The filter chooses what is scored; it never cuts a list of answers.
+    The questions have the same filter and modality, or the first one's counts.
     """
+    parts = [[q.asked[leaf].vector for leaf in q.leaves] if q.by_vectors else [] for q in questions]
+    if not any(parts):
+        return [None] * len(questions)
+    first = questions[0]
+    rows = np.stack([vector for vectors in parts for vector in vectors])
+    scored = space.scores(rows, space.among(first.kept, first.modality))
+    found: list[Scored | None] = []
+    start = 0
+    for vectors in parts:
+        mine = scored.scores[start : start + len(vectors)]
+        found.append(replace(scored, scores=mine) if vectors else None)
+        start += len(vectors)
+    return found
+
+
+def answer(
+    catalog: Catalog,
+    space: Space,
+    question: Question,
+    scored: Scored | None,
+    k: int,
+    calibrator: Calibrator | None = None,
+) -> list[Answer]:
+    """The k best items, best first; those that are gone are left out.
+
+    Items of one modality are ordered by what they are worth, then by vector and by item;
+    those of several by relevance where it is calibrated. The filter chooses what is scored;
+    it never cuts a list of answers.
+    """
+    candidates = _Candidates(catalog, space, question, scored)
     many = max(_CANDIDATES, _SPARE * k)
     while True:
-        candidates = _Candidates(catalog, space, question, many)
-        found = candidates.best(k)
-        if len(found) >= k or candidates.complete:
-            return found
+        complete = candidates.take(many)
+        found = candidates.best(k, calibrator)
+        if len(found) >= k or complete:
+            return found[:k]
         many *= 4  # some stood for files that are gone, or were left out for another's sake
 
 
 class _Candidates:
-    """Items that may be among the best, with what their vectors, captions and words say."""
+    """Items that may be among the best, with what their vectors, captions and words say.
 
-    def __init__(self, catalog: Catalog, space: Space, question: Question, many: int) -> None:
+    Arrays are (t, m): t leaves of the query, m items.
+    """
+
+    def __init__(
+        self, catalog: Catalog, space: Space, question: Question, scored: Scored | None
+    ) -> None:
         self._catalog, self._space, self._question = catalog, space, question
-        self._leaves = question.leaves
-        self._many = many
+        self._leaves, self._scored = question.leaves, scored
         self._items: dict[int, Item] = {}
         self._own: dict[int, int] = {}  # by item, its own vector
-        self._scored: Scored | None = None
-        self._words: list[dict[int, float]] = [{} for _ in self._leaves]  # by leaf, by item
-        self.complete = True  # whether there is nothing beyond these candidates
-        if question.hybrid is not Hybrid.OFF:
-            self._take_by_words()
-        if question.asked and question.hybrid is not Hybrid.ONLY:
-            self._take_by_vectors()
+        self._complete = True
+        self._words = [self._of_words(leaf) for leaf in self._leaves]
+        if scored is not None:
+            self._asked = [question.asked[leaf] for leaf in self._leaves]
+            only = question.modality
+            self._captions = scored.kinds == Kind.CAPTION
+            mine = ~self._captions if only is None else scored.kinds == Kind[only.name]
+            there = np.flatnonzero(np.bincount(scored.kinds[mine | self._captions])).tolist()
+            self._standard = _Standard(self._asked, [Kind(number) for number in there])
+            self._z = self._standard.of(scored)
+            # a picture asks for pictures: its own copy first, whatever that is called
+            self._by_words = np.array([asked.kind is Modality.TEXT for asked in self._asked])
+            self._worth = np.where(mine, question.worth(self._z), np.float32(-np.inf))
 
-    def _take_by_words(self) -> None:
+    def take(self, many: int) -> bool:
+        """Take the best of each list; True when there is nothing beyond them."""
+        self._complete = True
+        self._take_by_words(many)
+        if self._scored is not None:
+            self._take_by_vectors(self._scored, many)
+        return self._complete
+
+    def _of_words(self, leaf: Leaf) -> tuple[Ids, Scores]:
+        """(n,) the items that have some of a leaf's words, rising, and (n,) how well they fit."""
         q = self._question
-        for leaf, fits in zip(self._leaves, self._words, strict=True):
-            said = [well_formed(t.value) for t in leaf if isinstance(t.value, str) and t.weight > 0]
-            if said and (asked := expression(said)):
-                rows = self._catalog.items_by_words(asked, self._many, q.modality, q.kept)
-                self.complete &= len(rows) < self._many
-                for item, fit in rows:
-                    self._items[item.id] = item
-                    fits[item.id] = fit
+        said = [well_formed(t.value) for t in leaf if isinstance(t.value, str) and t.weight > 0]
+        thorough = q.hybrid is Hybrid.ONLY or self._scored is None
+        asked = [] if q.hybrid is Hybrid.OFF else said
+        return self._catalog.fits_by_words(asked, thorough=thorough)
 
-    def _take_by_vectors(self) -> None:
+    def _take_by_words(self, many: int) -> None:
+        q = self._question
+        for ids, fits in self._words:
+            near = highest(fits, many)
+            items = self._catalog.items_of(ids[near].tolist(), q.modality, q.kept)
+            self._items |= {item.id: item for item in items}
+            self._complete &= len(near) < many
+
+    def _take_by_vectors(self, scored: Scored, many: int) -> None:
         """The best by their own vectors for the query as a whole, and by captions for each leaf."""
-        q, space = self._question, self._space
-        self._asked = [q.asked[leaf] for leaf in self._leaves]
-        queries = np.stack([asked.vector for asked in self._asked])
-        scored = self._scored = space.scores(queries, space.among(q.kept, q.modality))
-        self._z = standardised(scored.scores, scored.kinds, scored.hubness, self._asked)
-        captions = scored.kinds == Kind.CAPTION
-        own = ~captions if q.modality is None else scored.kinds == Kind[q.modality.name]
-        near = self._nearest(np.where(own, q.worth(self._z), -np.inf))
-        matches = self._catalog.matches(near, q.modality, q.kept)
-        self._own = {match.item.id: match.vector_id for match in matches}
+        q = self._question
+        near = highest(self._worth, many)
+        matches = self._catalog.matches(scored.ids[near].tolist(), q.modality, q.kept)
+        self._own |= {match.item.id: match.vector_id for match in matches}
         # the others stand for files that are gone: what is looked for next has not to meet them
-        space.hide(sorted(set(near) - set(self._own.values())))
-        if q.hybrid is Hybrid.AUTO and captions.any():
-            for z in self._z:
-                near = self._nearest(np.where(captions, z, -np.inf))
-                matches += self._catalog.captioned(near, q.modality, q.kept)
+        dead = ~np.isin(scored.ids[near], [match.vector_id for match in matches])
+        self._worth[near[dead]] = -np.inf
+        self._space.hide(scored.ids[near[dead]].tolist())
+        self._complete &= len(near) < many
+        if q.hybrid is Hybrid.AUTO and self._captions.any():
+            for z in self._z[self._by_words]:
+                near = highest(np.where(self._captions, z, np.float32(-np.inf)), many)
+                matches += self._catalog.captioned(scored.ids[near].tolist(), q.modality, q.kept)
+                self._complete &= len(near) < many
         self._items |= {match.item.id: match.item for match in matches}
-
-    def _nearest(self, values: Scores) -> list[int]:
-        """The ids of the vectors with the highest values, excluded ones left out."""
-        assert self._scored is not None
-        at = highest(values, self._many)
-        self.complete &= len(at) < self._many
-        near: list[int] = self._scored.ids[at].tolist()
-        return near
 
     # -- the best of them --------------------------------------------------------------
 
-    def best(self, k: int) -> list[Answer]:
-        """The k best; the finalists are scored again from the catalog's own vectors."""
+    def best(self, k: int, calibrator: Calibrator | None) -> list[Answer]:
+        """The k best of each modality, in one list, scored again from the catalog's own vectors."""
         ids = np.array(sorted(self._items), np.int64)
         words = np.full((len(self._leaves), len(ids)), np.nan, np.float32)
-        for row, fits in zip(words, self._words, strict=True):
-            row[np.searchsorted(ids, list(fits))] = list(fits.values())
+        for row, (items, fits) in zip(words, self._words, strict=True):
+            _, at, where = np.intersect1d(ids, items, assume_unique=True, return_indices=True)
+            row[at] = fits[where]
         own, captions = self._of_vectors(ids)
-        at = highest(self._value(own, captions, words), k + _FINALISTS)
-        ids, own, captions, words = ids[at], own[:, at], captions[:, at], words[:, at]
-        raw = self._again(ids, own)
-        worths = self._value(own, captions, words)
-        ranked = sorted(
-            (-float(value), self._own.get(id, 0), id, score)
-            for id, value, score in zip(ids.tolist(), worths, raw, strict=True)
-            if np.isfinite(value)
-        )
-        return [Answer(self._items[id], score, -value) for value, _, id, score in ranked[:k]]
+        _, worth = self._value(own, captions, words)
+        kinds = np.array([self._items[id].modality for id in ids.tolist()])
+        found: list[Answer] = []
+        for kind in Modality:
+            mine = highest(np.where(kinds == kind, worth, np.float32(-np.inf)), k + _FINALISTS)
+            evidence = own[:, mine], captions[:, mine], words[:, mine]
+            found += self._exactly(kind, ids[mine], *evidence, calibrator)[:k]
+        return sorted(found, key=_order)
 
-    def _value(self, own: Scores, captions: Scores, words: Scores) -> Scores:
-        """(m,) what the items are worth; -inf for one of which nothing is known."""
+    def _exactly(
+        self,
+        kind: Modality,
+        ids: Ids,
+        own: Scores,
+        captions: Scores,
+        words: Scores,
+        calibrator: Calibrator | None,
+    ) -> list[Answer]:
+        """Finalists of one modality in their order, from the catalog's own, checked vectors."""
+        raw = self._again(ids, own)
+        z, worth = self._value(own, captions, words)
+        vectors = [self._own.get(id) for id in ids.tolist()]
+        order = np.lexsort((ids, np.array([vector or 0 for vector in vectors]), -worth))
+        order = order[np.isfinite(worth[order])]
+        relevances = self._relevance(kind, z[:, order], calibrator)
+        return [
+            Answer(self._items[int(ids[at])], raw[at], float(worth[at]), relevance, vectors[at])
+            for at, relevance in zip(order.tolist(), relevances, strict=True)
+        ]
+
+    def _relevance(
+        self, kind: Modality, z: Scores, calibrator: Calibrator | None
+    ) -> Sequence[float | None]:
+        """How likely each of these is what was asked for; never rising from one to the next."""
+        if calibrator is None or self._scored is None or not z.shape[1]:
+            return [None] * z.shape[1]
+        scored, total = self._space.background(
+            np.stack([asked.vector for asked in self._asked]), Kind[kind.name]
+        )
+        found = [
+            calibrator.relevance(asked.kind, kind, scores=scores, hits=hits, total=total)
+            for asked, scores, hits in zip(self._asked, self._standard.of(scored), z, strict=True)
+        ]
+        together = self._question.worth(np.stack(found), exclude=False)
+        falling: list[float] = np.minimum.accumulate(together).tolist()
+        return falling
+
+    def _value(self, own: Scores, captions: Scores, words: Scores) -> tuple[Scores, Scores]:
+        """(t, m) fused evidence, and (m,) what the items are worth; -inf: nothing is known."""
         fused = fuse(own, captions, words)
-        return self._question.worth(np.where(np.isnan(fused), np.float32(-np.inf), fused))
+        fused = np.where(np.isnan(fused), np.float32(-np.inf), fused)
+        return fused, self._question.worth(fused)
 
     def _of_vectors(self, ids: Ids) -> tuple[Scores, Scores]:
         """(t, m) standardised scores of items' own vectors, and the highest of their captions."""
         own = np.full((len(self._leaves), len(ids)), np.nan, np.float32)
         captions = own.copy()
-        if (scored := self._scored) is None:
+        if self._scored is None:
             return own, captions
         missing = [id for id in ids.tolist() if id not in self._own]
         self._own |= self._catalog.vectors_of_items(self._space.id, missing)
         pairs = [(id, self._own[id]) for id in ids.tolist() if id in self._own]
-        self._fill(own, ids, pairs)
-        if self._question.hybrid is Hybrid.AUTO and (scored.kinds == Kind.CAPTION).any():
+        self._fill(own, ids, pairs, self._scored)
+        if self._question.hybrid is Hybrid.AUTO and self._captions.any():
             said = self._catalog.captions_of_items(self._space.id, ids.tolist())
-            self._fill(captions, ids, said)
+            self._fill(captions, ids, said, self._scored)
+            captions[~self._by_words] = np.nan
         return own, captions
 
-    def _fill(self, values: Scores, ids: Ids, pairs: Sequence[tuple[int, int]]) -> None:
+    def _fill(
+        self, values: Scores, ids: Ids, pairs: Sequence[tuple[int, int]], scored: Scored
+    ) -> None:
         """Put the z of (item, vector) pairs where their items are; the highest of several."""
-        assert self._scored is not None
         if not pairs:
             return
         items, vectors = np.array(pairs, np.int64).T
-        at = np.searchsorted(self._scored.ids, vectors).clip(max=len(self._scored.ids) - 1)
-        there = self._scored.ids[at] == vectors
+        at = np.searchsorted(scored.ids, vectors).clip(max=len(scored.ids) - 1)
+        there = scored.ids[at] == vectors
         columns = np.searchsorted(ids, items[there])
         for row, z in zip(values, self._z, strict=True):
             np.fmax.at(row, columns, z[at[there]])
@@ -207,13 +314,12 @@ class _Candidates:
         """Put exact scores in the place of fast ones; the raw score of each item, if any."""
         if self._scored is None:
             return [None] * len(ids)
-        whole = wanted_row(self._question)
-        queries = np.stack([*(asked.vector for asked in self._asked), whole])
+        queries = np.stack([*(asked.vector for asked in self._asked), self._question.whole])
         vectors = sorted({self._own[id] for id in ids.tolist() if id in self._own})
         found, scores = self._space.exact(queries, vectors)
         at = np.searchsorted(self._scored.ids, found)
-        kinds, hubness = self._scored.kinds[at], self._scored.hubness[at]
-        z = standardised(scores[:-1], kinds, hubness, self._asked)
+        finalists = Scored(found, scores[:-1], self._scored.kinds[at], self._scored.hubness[at])
+        z = self._standard.of(finalists)
         place = {vector: number for number, vector in enumerate(found.tolist())}
         raw: list[float | None] = []
         for column, id in enumerate(ids.tolist()):
@@ -224,26 +330,42 @@ class _Candidates:
         return raw
 
 
-def standardised(scores: Scores, kinds: Kinds, hubness: Scores, asked: Sequence[Asked]) -> Scores:
-    """(t, n) scores as deviations above what each of t parts scores with unrelated items.
+def _order(one: Answer) -> tuple[float, float, int, int]:
+    """By relevance, if there is any, and what is worth more; then by vector and by item."""
+    return (-(one.relevance or 0.0), -one.worth, one.vector_id or 0, one.item.id)
 
-    Hubness is taken off where words meet pictures: there it helps, elsewhere it hurts. Where
-    the encoder knows no background for something that is there, scores stay as they are.
+
+class _Standard:
+    """What t parts of a query score with unrelated items, by what these are.
+
+    `there` are the kinds that are compared. Where the encoder knows no background for one of
+    them, none is used for any, and scores are only brought to about the scale of deviations:
+    their order, over all kinds, is that of the scores alone.
     """
-    there = [Kind(int(number)) for number in np.flatnonzero(np.bincount(kinds))]
-    if not all(kind.modality in part.background for part in asked for kind in there):
-        return scores
-    figures = np.array(
-        [[part.background.get(kind.modality, (0, 1)) for kind in Kind] for part in asked],
-        np.float32,
-    )
-    words = np.array([[part.kinds == {Modality.TEXT}] for part in asked], np.float32)
-    if len(there) == 1:  # as in most libraries: no need to look up each row's figures
-        mean, deviation = figures[:, there[0], 0, None], figures[:, there[0], 1, None]
-    else:
-        mean, deviation = figures[:, kinds, 0], figures[:, kinds, 1]
-    z: Scores = (scores - words * hubness - mean) / deviation
-    return z
+
+    def __init__(self, asked: Sequence[Asked], there: Sequence[Kind]) -> None:
+        known = all(kind.modality in part.background for part in asked for kind in there)
+        nothing = (0.0, _UNKNOWN)
+        figures = [
+            [part.background.get(kind.modality, nothing) if known else nothing for kind in Kind]
+            for part in asked
+        ]
+        self._mean, self._deviation = np.moveaxis(np.array(figures, np.float32), 2, 0)
+        self._words = np.array([[part.kind is Modality.TEXT] for part in asked], np.float32)
+
+    def of(self, scored: Scored) -> Scores:
+        """(t, n) scores as deviations above what unrelated items score.
+
+        Hubness is taken off where words meet pictures, and is 0 for all that are none: there
+        it helps, elsewhere it hurts.
+        """
+        first = scored.kinds[0] if len(scored.kinds) else Kind.IMAGE
+        alike = bool((scored.kinds == first).all())  # as in most libraries: figures are few
+        kinds = np.array([first]) if alike else scored.kinds
+        z: Scores = scored.scores - self._words * scored.hubness
+        z -= self._mean[:, kinds]
+        z /= self._deviation[:, kinds]
+        return z
 
 
 def highest(values: Scores, k: int) -> NDArray[np.int64]:
@@ -257,12 +379,3 @@ def highest(values: Scores, k: int) -> NDArray[np.int64]:
     at = at[values[at] > -np.inf]
     order: NDArray[np.int64] = at[np.lexsort((at, -values[at]))][:k]
     return order
-
-
-def wanted_row(question: Question) -> Vectors:
-    """(dim,) the renormalised mean of the vectors of what is wanted."""
-    mine = wanted(question.query, question.fusion, subtract=question.subtract)
-    total = np.sum([question.asked[leaf].vector for leaf in mine], axis=0)
-    length = float(np.linalg.norm(total))
-    row: Vectors = total / np.float32(length) if len(mine) > 1 and length > 1e-6 else total
-    return row

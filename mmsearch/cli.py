@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from mmsearch.errors import MissingExtra, MmsearchError, UsageError
-from mmsearch.records import Modality, Sort
+from mmsearch.errors import MissingExtra, MmsearchError, UsageError, chosen
+from mmsearch.records import Modality
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from mmsearch.language import Query
     from mmsearch.library import Library
     from mmsearch.training.train import Trained
 
@@ -48,6 +49,57 @@ Model = Annotated[
     typer.Option("--model", metavar="NAME", help="The model, or a training run; default: builtin."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+Many = Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many answers.")]
+All = Annotated[bool, typer.Option("--all", help="No cut where relevance ends.")]
+Type = Annotated[Modality | None, typer.Option("--type", help="Only items of this kind.")]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="EXPR",
+        help='Only what fits, such as "width > height and taken >= 2024".',
+    ),
+]
+Form = Annotated[
+    str,
+    typer.Option("--format", metavar="table|json|ndjson|csv|paths|html", help="How to print."),
+]
+Sorted = Annotated[
+    str,
+    typer.Option(
+        "--sort", metavar="score|date|path", help="The order of what was found; date: newest."
+    ),
+]
+LeastRelevance = Annotated[
+    float | None,
+    typer.Option("--min-relevance", metavar="X", min=0, max=1, help="Leave out what is less."),
+]
+Grouped = Annotated[
+    bool,
+    typer.Option("--group-duplicates", help="One answer for copies and what looks the same."),
+]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Say which words, and which part, carried an answer.")
+]
+Thumbnails = Annotated[
+    bool | None,
+    typer.Option(
+        "--thumbnails/--no-thumbnails",
+        help="Small pictures, in terminals that can (kitty, iTerm2) and in HTML.",
+    ),
+]
+ExcludeSelf = Annotated[
+    bool, typer.Option("--exclude-self", help="Not the files that the query is made of.")
+]
+Fuse = Annotated[
+    str,
+    typer.Option("--fusion", metavar="sum|mean|product|max", help="How + makes one of several."),
+]
+Nul = Annotated[
+    bool, typer.Option("-0", help="Print bare paths, each with a NUL behind: for xargs -0.")
+]
 
 
 def run() -> NoReturn:
@@ -184,26 +236,15 @@ def query(
         list[str] | None,
         typer.Argument(
             metavar="QUERY",
-            help="Words; + adds, - takes away, 2: weighs; ./x.jpg, ./x.ogg are files.",
+            help="Words; + adds, - leaves out, 2: weighs; AND, OR, NOT join; ./x.jpg is a file.",
         ),
     ] = None,
     index: Index = None,
     model: Model = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many answers.")] = 10,
-    all: Annotated[
-        bool, typer.Option("--all", help="No cut by relevance (none is made so far).")
-    ] = False,
-    type: Annotated[
-        Modality | None, typer.Option("--type", help="Only items of this kind.")
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            "--where",
-            metavar="EXPR",
-            help='Only what fits, such as "width > height and modified >= 2024".',
-        ),
-    ] = None,
+    k: Many = 10,
+    all: All = False,
+    type: Type = None,
+    where: Where = None,
     image: Annotated[
         list[Path] | None,
         typer.Option("--image", metavar="FILE", help="Add a picture to the query."),
@@ -216,60 +257,135 @@ def query(
         list[Path] | None,
         typer.Option("--text-file", metavar="FILE", help="Add what a text file says."),
     ] = None,
-    form: Annotated[
+    queries: Annotated[
+        Path | None,
+        typer.Option("--queries", metavar="FILE", help="Many queries, one a line; - is stdin."),
+    ] = None,
+    fusion: Fuse = "sum",
+    subtract: Annotated[
+        bool, typer.Option("--subtract", help="- moves away from something, not leaves it out.")
+    ] = False,
+    hybrid: Annotated[
         str,
-        typer.Option("--format", metavar="table|json|ndjson|csv|paths|html", help="How to print."),
-    ] = "table",
-    sort: Annotated[
-        Sort, typer.Option(help="The order of what was found; date has the newest first.")
-    ] = Sort.SCORE,
-    min_relevance: Annotated[
-        float | None,
-        typer.Option(metavar="X", min=0, max=1, help="Leave out what is less relevant."),
-    ] = None,
-    group_duplicates: Annotated[
-        bool,
-        typer.Option("--group-duplicates", help="One answer for copies and what looks the same."),
-    ] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Say which words, and which part, carried an answer.")
-    ] = False,
-    thumbnails: Annotated[
-        bool | None,
-        typer.Option(help="Small pictures, in terminals that can (kitty, iTerm2) and in HTML."),
-    ] = None,
+        typer.Option("--hybrid", metavar="auto|off|only", help="Words of names and texts as well."),
+    ] = "auto",
+    exclude_self: ExcludeSelf = False,
+    form: Form = "table",
+    sort: Sorted = "score",
+    min_relevance: LeastRelevance = None,
+    group_duplicates: Grouped = False,
+    explain: Explain = False,
+    thumbnails: Thumbnails = None,
     json: Json = False,
-    nul: Annotated[
-        bool, typer.Option("-0", help="Print bare paths, each with a NUL behind: for xargs -0.")
-    ] = False,
+    nul: Nul = False,
 ) -> None:
     """Print the items nearest to a query, best first."""
     from mmsearch import language
-    from mmsearch.printing import Format, note, print_hits
 
-    try:
-        form = Format.JSON if json else Format(form)
-    except ValueError:
-        raise UsageError(f"--format is one of {', '.join(Format)}, not {form}") from None
     parts = [language.parse(words)] if words else []
     parts += [language.image(path) for path in image or []]
     parts += [language.audio(path) for path in audio or []]
     parts += [language.text(path) for path in text_file or []]
-    asked = language.combine(parts)
+    if queries is None:
+        asked = {" ".join(words or []): language.combine(parts)}
+    elif parts:
+        raise UsageError("give one query, or --queries FILE with one a line")
+    else:
+        asked = {line: language.said(line) for line in _lines(queries)}
+    _answer(
+        asked, index, model, form=form, json=json, nul=nul, thumbnails=thumbnails,
+        exclude_self=exclude_self, many=queries is not None, k=k, modality=type, where=where,
+        all=all, fusion=fusion, subtract=subtract, hybrid=hybrid, sort=sort, min_relevance=min_relevance,
+        group_duplicates=group_duplicates, explain=explain,
+    )  # fmt: skip
+
+
+@app.command()
+def like(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE", help="Pictures, sounds and texts to be like.")
+    ],
+    unlike: Annotated[
+        list[str] | None,
+        typer.Option("--unlike", metavar="FILE", help="What not to be like; may be repeated."),
+    ] = None,
+    index: Index = None,
+    model: Model = None,
+    k: Many = 10,
+    all: All = False,
+    type: Type = None,
+    where: Where = None,
+    fusion: Fuse = "sum",
+    exclude_self: ExcludeSelf = False,
+    form: Form = "table",
+    sort: Sorted = "score",
+    min_relevance: LeastRelevance = None,
+    group_duplicates: Grouped = False,
+    explain: Explain = False,
+    thumbnails: Thumbnails = None,
+    json: Json = False,
+    nul: Nul = False,
+) -> None:
+    """Print the items most like some files, and not like others."""
+    from mmsearch import language
+
+    parts = [language.file(path) for path in files]
+    parts += [-language.file(path) for path in unlike or []]
+    _answer(
+        {" ".join(files): language.combine(parts)}, index, model, form=form, json=json, nul=nul,
+        thumbnails=thumbnails, exclude_self=exclude_self, k=k, modality=type, where=where, all=all,
+        fusion=fusion, sort=sort, min_relevance=min_relevance, group_duplicates=group_duplicates,
+        explain=explain,
+    )  # fmt: skip
+
+
+def _lines(path: Path) -> list[str]:
+    """The queries of a file, one a line; empty lines are none."""
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    found = [line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+    if not found:
+        raise UsageError(f"{path} has no queries: one a line")
+    return found
+
+
+def _answer(
+    asked: dict[str, Query],
+    index: Path | None,
+    model: str | None,
+    *,
+    form: str,
+    json: bool,
+    nul: bool,
+    thumbnails: bool | None,
+    exclude_self: bool,
+    many: bool = False,
+    **how: Any,
+) -> None:
+    """Answer queries, each under its name, and print what was found."""
+    from mmsearch.language import terms_of
+    from mmsearch.printing import Format, note, print_hits, print_many
+
+    shape = Format.JSON if json else chosen(Format, "--format", form)
+    if exclude_self:
+        values = [term.value for query in asked.values() for term in terms_of(query)]
+        how["exclude"] = [value for value in values if isinstance(value, Path)]
     with _open(index, model) as library:
-        hits = library.query(
-            asked, k, modality=type, where=where, all=all, min_relevance=min_relevance,
-            sort=sort, group_duplicates=group_duplicates, explain=explain,
-        )  # fmt: skip
+        found = library.query_many(asked.values(), **how)
         if waiting := library.waiting():
-            model, count = waiting
+            older, count = waiting
             note(
-                f"this library was made by {model}; run mmsearch index: until then {count:,} files "
+                f"this library was made by {older}; run mmsearch index: until then {count:,} files "
                 "are found only by the words of their names and texts"
             )
-    for line in hits.notes:
+    for line in dict.fromkeys(line for hits in found for line in hits.notes):
         note(line)
-    print_hits(hits, form, nul=nul, thumbnails=thumbnails, title=" ".join(words or []))
+    if many:
+        print_many(dict(zip(asked, found, strict=True)), shape, nul=nul, thumbnails=thumbnails)
+    else:
+        print_hits(found[0], shape, nul=nul, thumbnails=thumbnails, title=next(iter(asked)))
     sys.stdout.flush()
 
 

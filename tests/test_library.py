@@ -106,8 +106,9 @@ def test_what_a_hit_tells(three, photos):
     """Rank from 1, score, path, modality, id; no relevance and no seconds yet."""
     [hit] = three.query("green", k=1)
     assert hit == Hit(
-        1, hit.score, None, photos / "green.png", Modality.IMAGE, hit.id, None, None
+        1, hit.score, None, photos / "green.png", Modality.IMAGE, hit.id, taken=hit.taken
     )  # fmt: skip
+    assert hit.taken.timestamp() == pytest.approx((photos / "green.png").stat().st_mtime, abs=1e-3)
     assert type(hit.score) is float
     assert type(hit.id) is int
     assert hit.score == pytest.approx(1.0, abs=1e-3)
@@ -150,9 +151,9 @@ def test_modality_keeps_one_kind(three):
         three.query("red", modality="video")
 
 
-def test_what_is_not_there_yet_is_refused(three):
-    """`min_relevance` is not silently ignored; `all` changes nothing."""
-    with pytest.raises(UsageError, match="min_relevance is not in this version"):
+def test_relevance_needs_a_calibrator(three):
+    """Without a calibrator `min_relevance` is refused, and nothing is cut."""
+    with pytest.raises(UsageError, match="relevance is not calibrated for fake"):
         three.query("red", min_relevance=0.5)
     assert three.query("red", all=True) == three.query("red")
 

@@ -1,6 +1,6 @@
 """What a person or a script reads: answers on stdout, progress and notes on stderr."""
 
-from mmsearch.printing.answers import Format, print_hits
+from mmsearch.printing.answers import Format, print_hits, print_many
 from mmsearch.printing.labels import print_labelling, print_labels
 from mmsearch.printing.meters import Meter, TrainingMeter
 from mmsearch.printing.plain import note, print_json
@@ -16,6 +16,7 @@ __all__ = [
     "print_json",
     "print_labelling",
     "print_labels",
+    "print_many",
     "print_recall",
     "print_report",
     "print_trained",

@@ -6,8 +6,9 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
 from mmsearch.files import display
 from mmsearch.printing.plain import clock, note, print_json
@@ -54,15 +55,48 @@ def print_hits(
         for hit in hits:
             print(json.dumps(hit.as_dict(), ensure_ascii=False))
     elif form is Format.CSV:
-        writer = csv.DictWriter(out, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(hit.as_dict() for hit in hits)
+        _print_csv([hit.as_dict() for hit in hits], _COLUMNS)
     elif form is Format.HTML:
         from mmsearch.sheet import page
 
         print(page(hits, title=title, thumbnails=thumbnails is not False))
     else:
         _print_table(hits, thumbnails)
+
+
+def print_many(
+    found: Mapping[str, Sequence[Hit]],
+    form: Format,
+    *,
+    nul: bool = False,
+    thumbnails: bool | None = None,
+) -> None:
+    """Print the answers to several queries: a list of each in JSON, else one after the other,
+    each row with its query where rows have fields.
+    """
+    if nul or form in (Format.PATHS, Format.HTML):
+        every = [hit for hits in found.values() for hit in hits]
+        print_hits(every, form, nul=nul, thumbnails=thumbnails)
+    elif form is Format.JSON:
+        listed = [(query, [hit.as_dict() for hit in hits]) for query, hits in found.items()]
+        print_json([{"query": query, "hits": rows} for query, rows in listed])
+    elif form is Format.TABLE:
+        for number, (query, hits) in enumerate(found.items()):
+            print(f"{'' if number == 0 else chr(10)}{display(query)}")
+            _print_table(hits, thumbnails)
+    else:
+        rows = [{"query": query} | hit.as_dict() for query, hits in found.items() for hit in hits]
+        if form is Format.NDJSON:
+            for row in rows:
+                print(json.dumps(row, ensure_ascii=False))
+        else:
+            _print_csv(rows, ["query", *_COLUMNS])
+
+
+def _print_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    writer = csv.DictWriter(sys.stdout, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def _print_table(hits: Sequence[Hit], thumbnails: bool | None) -> None:
