@@ -295,8 +295,8 @@ def query(
     _answer(
         asked, index, model, form=form, json=json, nul=nul, thumbnails=thumbnails,
         exclude_self=exclude_self, many=queries is not None, k=k, modality=type, where=where,
-        all=all, fusion=fusion, subtract=subtract, hybrid=hybrid, sort=sort, min_relevance=min_relevance,
-        group_duplicates=group_duplicates, explain=explain,
+        all=all, fusion=fusion, subtract=subtract, hybrid=hybrid, sort=sort,
+        min_relevance=min_relevance, group_duplicates=group_duplicates, explain=explain,
     )  # fmt: skip
 
 
