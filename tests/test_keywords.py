@@ -1,8 +1,12 @@
-"""Words of names and passages: found, kept in step, never taken for FTS5's own language."""
+"""Words of names, passages, captions and labels: found, weighed, kept in step, and never taken
+for FTS5's own language.
+"""
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import sqlite3
 
 import numpy as np
@@ -10,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsearch.catalog import Catalog, Content, Part
-from mmsearch.catalog.keywords import expression
+from mmsearch.catalog import Catalog, Content, Part, keywords
+from mmsearch.catalog.phrases import parts_of_words, phrases
 from mmsearch.records import Modality
 
 
@@ -25,20 +29,44 @@ def catalog(tmp_path):
 
 
 def put(catalog, path, *texts, modality=Modality.IMAGE):
-    """A file of its own content; the texts are its passages. Its content's id."""
+    """A file of its own content; the texts are its passages. Its id."""
     parts = tuple(Part(text=text) for text in texts)
     content = Content(os.urandom(32), modality, "any", parts=parts)
     rows = np.ones((len(parts) or 1, 3), np.float32)
     content_id = catalog.put_content(content, 1, rows)
-    catalog.put_file(path, (1, 1, 1), content_id=content_id, modality=modality)
-    return content_id
+    return catalog.put_file(path, (1, 1, 1), content_id=content_id, modality=modality)
 
 
-def found(catalog, words, unwanted="", k=10, **options):
+def say(catalog, file_id, *captions):
+    """Have these be a file's captions."""
+    rows = np.eye(1, 3, dtype=np.float32)
+    ids = [catalog.put_caption(text, 1, rows) for text in captions]
+    catalog.put_captions(file_id, [(id, "sidecar") for id in ids])
+
+
+def found(catalog, *texts, k=10, **options):
     """The names of the items that words find, with their parts."""
-    asked = expression([words], [unwanted])
-    items = catalog.items_by_words(asked, k, **options) if asked else []
-    return [(item.path.name, item.part) for item in items]
+    items = catalog.items_by_words(texts, k, **options)
+    return [(item.path.name, item.part) for item, _ in items]
+
+
+def consistent(catalog):
+    """True where both indexes hold the words of the rows that there are, and no others."""
+    raw = sqlite3.connect(catalog.path)
+    raw.execute("INSERT INTO keywords (keywords, rank) VALUES ('integrity-check', 1)")
+    raw.execute("INSERT INTO substrings (substrings) VALUES ('integrity-check')")
+    rows = raw.execute("SELECT rowid, names, captions FROM keywords WHERE names NOT NULL")
+    told = {id: f"{names or ''}\n{captions or ''}".casefold() for id, names, captions in rows}
+    threes = {text[at : at + 3] for text in told.values() for at in range(len(text) - 2)}
+    right = True
+    for three in threes:
+        mine = {id for id, text in told.items() if three in text}
+        query = "SELECT rowid FROM substrings WHERE substrings MATCH ?"
+        asked = '"' + three.replace('"', '""') + '"'
+        right &= "\n" in three or {id for (id,) in raw.execute(query, [asked])} == mine
+    count = raw.execute("SELECT count(*) FROM substrings_docsize").fetchone()[0]
+    raw.close()
+    return right and count == len(told)
 
 
 def test_words_of_names_and_folders(catalog):
@@ -50,7 +78,6 @@ def test_words_of_names_and_folders(catalog):
     assert found(catalog, "norway grass") == [("dog_on-grass.JPG", 0), ("IMG.2041.jpg", 0)]
     assert found(catalog, "2041") == [("IMG.2041.jpg", 0)]
     assert found(catalog, "crepe CAT") == [("dogs.jpg", 0)]
-    assert found(catalog, "norway", unwanted="dog") == [("IMG.2041.jpg", 0)]
     assert len(found(catalog, "jpg", k=2)) == 2
     assert found(catalog, "jpg photos", modality=Modality.TEXT) == []
     assert found(catalog, "---") == found(catalog, "") == []
@@ -60,7 +87,7 @@ def test_every_chinese_character_is_a_word(catalog):
     """Chinese has no spaces: a part of a name is found, characters in another order are not."""
     with catalog.transaction():
         put(catalog, "/照片/沙滩上的狗.jpg".encode())
-    for words in ("狗", "沙滩", "照片", "猫 沙滩上的狗"):
+    for words in ("狗", "沙滩", "照片", "猫 沙滩上的狗", "沙滩上的猫", "沙滩photo"):
         assert found(catalog, words) == [("沙滩上的狗.jpg", 0)], words
     assert found(catalog, "滩沙") == []
 
@@ -73,7 +100,7 @@ def test_passages_are_found_and_given_back(catalog):
     assert found(catalog, "hare") == found(catalog, "狐") == [("notes.md", 1)]
     assert found(catalog, "notes") == [("notes.md", 0)]
     assert sorted(found(catalog, "fox")) == [("fox.png", 0), ("notes.md", 0)]
-    all_three = [item.id for item in catalog.items_by_words('"fox" OR "hare"', 10)]
+    all_three = [item.id for item, _ in catalog.items_by_words(["fox hare"], 10)]
     assert sorted(catalog.passages(all_three).values()) == ["a red fox\n", "狐狸 and a hare"]
 
 
@@ -94,9 +121,6 @@ def test_a_window_of_sound_says_its_seconds(catalog):
         (1, "copy.wav", 0, 0.0, 5.0), (2, "copy.wav", 1, 5.0, 7.5),
     }  # fmt: skip
     assert found(catalog, "bark") == [("bark.wav", 0)]
-    assert catalog.modalities() == [Modality.AUDIO]
-    assert catalog.vectors_of_kind(1, Modality.AUDIO).tolist() == [1, 2]
-    assert catalog.vectors_of_kind(1, Modality.IMAGE).tolist() == []
 
 
 def test_words_keep_in_step(catalog):
@@ -120,6 +144,7 @@ def test_words_keep_in_step(catalog):
         catalog.drop_files([1, 2])
     assert found(catalog, "back bye") == []
     assert catalog.inspect() == []
+    assert consistent(catalog)
 
 
 def test_a_failed_transaction_takes_its_words_along(catalog):
@@ -142,15 +167,140 @@ def test_inspect_finds_a_file_without_words(catalog):
     assert catalog.inspect() == ["1 indexed files cannot be found by their names"]
 
 
+def test_captions_and_labels_are_words_of_the_first_item(catalog):
+    """What is said of a file finds it; other captions and labels take the place of the old."""
+    with catalog.transaction():
+        bark = Content(b"s" * 32, Modality.AUDIO, "WAV", parts=(Part(0.0, 5.0), Part(5.0, 9.0)))
+        content = catalog.put_content(bark, 1, np.eye(2, 3, dtype=np.float32))
+        sound = catalog.put_file(
+            b"/p/1.wav", (1, 1, 1), content_id=content, modality=Modality.AUDIO
+        )
+        picture = put(catalog, b"/p/2.png")
+        say(catalog, sound, "Rex barks", "at the postman")
+        say(catalog, picture, "邮递员和狗")
+        catalog.put_labels({content: [("animal", 0.9), ("street", 0.5)]})
+    assert found(catalog, "barks") == found(catalog, "postman") == [("1.wav", 0)]
+    assert found(catalog, "animal") == found(catalog, "street") == [("1.wav", 0)]
+    assert found(catalog, "一个邮递员") == [("2.png", 0)]
+    with catalog.transaction():
+        say(catalog, sound, "silence")
+        catalog.put_labels({content: [("night", 0.9)]})
+    assert found(catalog, "barks postman animal street") == []
+    assert found(catalog, "silence night") == found(catalog, "sil") == [("1.wav", 0)]
+    assert catalog.inspect() == []
+    assert consistent(catalog)
+
+
+def test_parts_of_words(catalog):
+    """Where no word is found, names and captions that have all of three characters or more."""
+    with catalog.transaction():
+        put(catalog, b"/p/IMG_2024.jpg")
+        put(catalog, b"/p/IMG_1999.jpg")
+        say(catalog, put(catalog, b"/p/a.png"), "our holidays in Norway")
+    assert found(catalog, "IMG_20") == [("IMG_2024.jpg", 0)]
+    assert found(catalog, "G_199") == [("IMG_1999.jpg", 0)]
+    assert found(catalog, "holi orwa") == found(catalog, "the OLID") == [("a.png", 0)]
+    assert found(catalog, "holi swede") == found(catalog, "ho") == []
+    assert found(catalog, "holi norway") == [("a.png", 0)]  # norway is a word
+
+
+def test_fits_are_what_words_tell(catalog):
+    """log((N - df + 1/2) / (df + 1/2)) nats a word, the sum squared over that of the question."""
+    with catalog.transaction():
+        ids = [put(catalog, b"/p/%s.png" % name) for name in (b"red", b"red fox", b"hare")]
+    red, fox, cat = (math.log((1000 - df + 0.5) / (df + 0.5)) for df in (2, 1, 0))
+    items, fits = catalog.fits_by_words(["a red fox, and the cat"])
+    assert items.tolist() == ids[:2]
+    whole = red + fox + cat
+    assert fits.tolist() == pytest.approx([red**2 / whole, (red + fox) ** 2 / whole], rel=1e-5)
+    assert catalog.fits_by_words(["fox"])[1].tolist() == pytest.approx([fox], rel=1e-5)
+    assert catalog.fits_by_words(["fox Fox FOX"])[1].tolist() == pytest.approx([fox], rel=1e-5)
+
+
+def test_fits_agree_with_a_slow_count(catalog):
+    """The same as from the definition, over made-up names of a few words."""
+    random = np.random.default_rng(8)
+    words = ["red", "fox", "hare", "sea", "img_1", "dog"]
+    names = [" ".join(random.choice(words, 3)) for _ in range(60)]
+    with catalog.transaction():
+        for number, name in enumerate(names):
+            put(catalog, b"/p/%d %s.png" % (number, name.encode()))
+    for asked in ("red", "red fox", "img_1 sea cow", "dog hare fox sea"):
+        nats = {}
+        for word in asked.split():
+            df = sum(word in name.split() for name in names)
+            nats[word] = math.log((1000 - df + 0.5) / (df + 0.5))
+        sums = [sum(nats[word] for word in set(name.split()) & nats.keys()) for name in names]
+        right = {id: s * s / sum(nats.values()) for id, s in enumerate(sums, start=1) if s}
+        ids, fits = catalog.fits_by_words([asked])
+        assert dict(zip(ids.tolist(), fits.tolist(), strict=True)) == pytest.approx(right, rel=1e-5)
+
+
+def test_words_that_most_items_have_are_passed_over(catalog, monkeypatch):
+    """They tell little and would take long; they count where a search is to be thorough."""
+    monkeypatch.setattr(keywords, "COMMON", 3)
+    with catalog.transaction():
+        for name in (b"red 1", b"red 2", b"red 3", b"blue 4"):
+            put(catalog, b"/p/%s.png" % name)
+    assert catalog.fits_by_words(["red"])[0].tolist() == []
+    assert catalog.fits_by_words(["red"], thorough=True)[0].tolist() == [1, 2, 3]
+    alone = catalog.fits_by_words(["3"])[1]
+    assert catalog.fits_by_words(["red 3"])[1].tolist() == alone.tolist()
+    assert found(catalog, "red png", k=3) == [(f"red {n}.png", 0) for n in (1, 2, 3)]
+
+
+def test_quoted_words_are_a_phrase(catalog):
+    """Words in double quotes stand one after the other; a lone quote is no word."""
+    with catalog.transaction():
+        put(catalog, b"/p/red car.png")
+        put(catalog, b"/p/car red.png")
+    assert (
+        found(catalog, '"red car"') == found(catalog, 'a "red-car" parked') == [("red car.png", 0)]
+    )
+    assert len(found(catalog, 'red" car')) == 2
+
+
+def test_empty_words_count_only_alone():
+    """Articles and the like are left out, unless they are all there is."""
+    assert phrases(["A dog on the Grass"]) == ['"dog"', '"Grass"']
+    assert phrases(["to be of it"]) == ['"be"']
+    assert phrases(["the of"]) == ['"the"', '"of"']
+    assert phrases(["- -- _ ,"]) == phrases([""]) == phrases([]) == []
+    assert phrases(["'soccer,' soccer"]) == ['"soccer"']
+    assert phrases(["两只狗 run"]) == ['" 两 只 "', '" 只 狗 "', '"run"']
+
+
+def test_a_long_question_is_cut():
+    """At most so many phrases are looked up, whatever is asked."""
+    assert len(phrases([" ".join(map(str, range(10_000)))])) == 64
+    assert len(parts_of_words([" ".join(map(str, range(10_000)))])) == 64
+
+
 @settings(deadline=None)
-@given(st.lists(st.text(max_size=30), max_size=3), st.lists(st.text(max_size=30), max_size=2))
-def test_row_70_no_words_are_taken_for_a_language(wanted, unwanted):
+@given(st.lists(st.text(max_size=30), max_size=3))
+def test_row_70_no_words_are_taken_for_a_language(texts):
     """Row 70: whatever is asked, FTS5 understands it as words."""
     raw = sqlite3.connect(":memory:")
     raw.execute("CREATE VIRTUAL TABLE keywords USING fts5(names, text)")
-    asked = expression(wanted, unwanted)
-    if asked is not None:
+    raw.execute("CREATE VIRTUAL TABLE parts USING fts5(names, detail = none, tokenize = trigram)")
+    for asked in phrases(texts):
         raw.execute("SELECT rowid FROM keywords WHERE keywords MATCH ?", [asked]).fetchall()
+    if threes := parts_of_words(texts):
+        asked = " AND ".join(threes)
+        raw.execute("SELECT rowid FROM parts WHERE parts MATCH ?", [asked]).fetchall()
+    raw.close()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.from_regex(re.compile(r"[a-z]{1,6}([ _.-][a-z0-9]{1,6}){0,3}"), fullmatch=True))
+def test_what_a_name_is_called_finds_it(name):
+    """A file is found by its whole name, with all that this tells: nothing is left out."""
+    raw = sqlite3.connect(":memory:")
+    raw.execute("CREATE VIRTUAL TABLE keywords USING fts5(names)")
+    raw.execute("INSERT INTO keywords VALUES (?)", [name])
+    for asked in phrases([name]):
+        query = "SELECT count(*) FROM keywords WHERE keywords MATCH ?"
+        assert raw.execute(query, [asked]).fetchone() == (1,), asked
     raw.close()
 
 

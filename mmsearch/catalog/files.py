@@ -262,7 +262,7 @@ class Files(Session):
                 gone_at=None, sidecars=mark,
             )
         )  # fmt: skip
-        keywords.rename(self._connection, file_id)
+        keywords.refresh(self._connection, [file_id])
 
     def mark_gone(self, file_ids: Sequence[int]) -> None:
         """Hide these files from answers; what was never indexed is forgotten instead."""

@@ -19,7 +19,7 @@ from mmsearch.records import Item, Modality
 
 if TYPE_CHECKING:
     from mmsearch.filters import Filter
-    from mmsearch.records import Ids
+    from mmsearch.records import Ids, Scores
 
 # made once: building a statement costs a warm query more than running it
 _AMONG = vectors.c.id.in_(bindparam("ids", expanding=True))
@@ -117,29 +117,44 @@ class Items(Session):
                 found += [(item_id, vector_id) for item_id, vector_id in rows]
         return found
 
+    def fits_by_words(self, texts: Sequence[str], *, thorough: bool = False) -> tuple[Ids, Scores]:
+        """Which items fit the words of these texts, and how well: see keywords.fits."""
+        with self.snapshot():
+            return keywords.fits(self._connection, texts, thorough=thorough)
+
+    def items_of(
+        self,
+        item_ids: Sequence[int],
+        modality: Modality | None = None,
+        filter: Filter | None = None,
+    ) -> list[Item]:
+        """Those of these items that are not gone and that the filter lets through."""
+        found: list[Item] = []
+        query = _these(modality, filter)
+        with self.snapshot():
+            for chunk in chunks(item_ids):
+                rows = self._connection.execute(query, {"items": chunk})
+                found += [_item(row) for row in rows]
+        return found
+
     def items_by_words(
         self,
-        expression: str,
+        texts: Sequence[str],
         k: int,
         modality: Modality | None = None,
         filter: Filter | None = None,
     ) -> list[tuple[Item, float]]:
-        """The k items that fit these keywords best, with their BM25; the gone are left out.
-
-        `expression` is what keywords.expression makes of words. A higher BM25 is a better fit.
-        """
-        rank = keywords.keywords.c.rank  # FTS5 has it below zero, the best first
-        query = (
-            _filtered(
-                select(-rank, *_ITEM).join(files, files.c.id == items.c.file_id), modality, filter
-            )
-            .join(keywords.keywords, keywords.keywords.c.rowid == items.c.id)
-            .where(keywords.match(expression))
-            .order_by(rank, items.c.id)
-            .limit(k)
-        )
+        """The k items that fit the words of these texts best, and how well (keywords.fits)."""
+        found: list[tuple[Item, float]] = []
         with self.snapshot():
-            return [(_item(row), fit) for fit, *row in self._connection.execute(query)]
+            ids, fits = self.fits_by_words(texts, thorough=True)
+            fit_of = dict(zip(ids.tolist(), fits.tolist(), strict=True))
+            for chunk in chunks(ids[np.lexsort((ids, -fits))].tolist()):
+                there = {item.id: item for item in self.items_of(chunk, modality, filter)}
+                found += [(there[id], fit_of[id]) for id in chunk if id in there]
+                if len(found) >= k:
+                    break
+        return found[:k]
 
     def passages(self, item_ids: Sequence[int]) -> dict[int, str]:
         """The text of those of these items that are passages."""
@@ -166,6 +181,12 @@ def matching(modality: Modality | None, filter: Filter | None = None) -> Select[
         .join(files, files.c.content_id == vectors.c.content_id)
         .join(items, (items.c.file_id == files.c.id) & (items.c.part == vectors.c.part))
     )
+    return _filtered(query, modality, filter)
+
+
+@functools.lru_cache(maxsize=16)
+def _these(modality: Modality | None, filter: Filter | None = None) -> Select[Any]:
+    query = select(*_ITEM).join(files, files.c.id == items.c.file_id).where(_THESE)
     return _filtered(query, modality, filter)
 
 

@@ -1,114 +1,211 @@
-"""Words of file names, folder names and passages, found by SQLite's full-text search (FTS5).
+"""Words of names, folders, passages, captions and labels, found by SQLite's full-text search.
 
 A row of `keywords` has the id of an item. The first item of a file has its path in `names`,
-an item of a text has its passage in `text`; FTS5 splits both at whatever is neither a letter
-nor a digit. Another database would have a full-text index of its own here.
+and its captions and labels in `captions`; an item of a text has its passage in `text`. FTS5
+splits them at whatever is neither a letter nor a digit. `substrings` has every three
+characters in a row of names and captions, for parts of words. Another database would have a
+full-text index of its own here.
 """
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 from sqlalchemy import (
     Connection,
-    Float,
     Integer,
+    Select,
     column,
     delete,
+    func,
     insert,
-    literal_column,
+    literal,
     select,
     table,
-    update,
 )
 
-from mmsearch.catalog.tables import files, folders, items, parts
+from mmsearch.catalog import tables
+from mmsearch.catalog.phrases import parts_of_words, phrases, separated
+from mmsearch.catalog.tables import files, folders, items, labels, parts
 
-# Not in the metadata, which creates tables: this one is virtual, and has tables of its own.
-# `rank` is FTS5's BM25, the best first.
-keywords = table(
-    "keywords", column("rowid", Integer), column("names"), column("text"), column("rank", Float)
+if TYPE_CHECKING:
+    from typing import Any
+
+    from mmsearch.records import Ids, Scores
+
+# Not in the metadata, which creates tables: these are virtual, and have tables of their own.
+# Each has a column of its own name, for commands.
+keywords, substrings = (
+    table(name, column(name), column("rowid", Integer), *(column(one) for one in columns))
+    for name, *columns in (
+        ("keywords", "names", "text", "captions"),
+        ("substrings", "names", "captions"),
+    )
 )
-match = literal_column("keywords").op("MATCH")
 
 _CREATE = (
+    "DROP TABLE IF EXISTS keywords",  # of an older schema
     "CREATE VIRTUAL TABLE keywords "
-    "USING fts5(names, text, tokenize = 'unicode61 remove_diacritics 2')"
+    "USING fts5(names, text, captions, tokenize = 'unicode61 remove_diacritics 2')",
+    "CREATE VIRTUAL TABLE substrings "
+    "USING fts5(names, captions, content = 'keywords', detail = 'none', tokenize = 'trigram')",
 )
 
-# Chinese and Japanese put no spaces between words, and FTS5 would take a whole sentence for
-# one. So every such character becomes a word of its own, and what is asked for a phrase.
-_CHARACTER = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-
+_OF_FILE = (
+    select(func.group_concat(parts.c.text, "\n"))
+    .join(tables.captions, tables.captions.c.content_id == parts.c.content_id)
+    .where(tables.captions.c.file_id == files.c.id, items.c.part == 0)
+)
+_OF_CONTENT = select(func.group_concat(labels.c.label, "\n")).where(
+    labels.c.content_id == files.c.content_id, items.c.part == 0
+)
 _WORDS = (
-    select(items.c.id, items.c.part, folders.c.path, files.c.name, parts.c.text)
+    select(
+        items.c.id, items.c.part, folders.c.path, files.c.name, parts.c.text,
+        *(said.correlate(files, items).scalar_subquery() for said in (_OF_FILE, _OF_CONTENT)),
+    )
+    .select_from(items)
     .join(files, files.c.id == items.c.file_id)
     .join(folders, folders.c.id == files.c.folder_id)
     .outerjoin(parts, (parts.c.content_id == files.c.content_id) & (parts.c.part == items.c.part))
-)
+)  # fmt: skip
+
+# A phrase that so many items have is passed over: it tells little, and takes long to look up.
+COMMON = 2000
+
+_ENDLESS = 1 << 62
+_LEAST = 1e-6  # nats of a phrase that half of the items have, or more
+_LAST_ITEM = select(func.coalesce(func.max(items.c.id), 0))
+
+# A library is taken for a thousand items at least: in one of ten, too, a rare word is rare.
+_FEWEST = 1000
+
+
+# -- kept in step ----------------------------------------------------------------------
 
 
 def create(connection: Connection) -> None:
-    """Make the table, and fill it with the words of what is there."""
-    connection.exec_driver_sql(_CREATE)
+    """Make the tables, and fill them with the words of what is there."""
+    for statement in _CREATE:
+        connection.exec_driver_sql(statement)
     take_up(connection, 0)
 
 
 def take_up(connection: Connection, after: int) -> None:
     """Add the words of all items whose id is above `after`."""
-    found = connection.execute(_WORDS.where(items.c.id > after).order_by(items.c.id))
-    for chunk in found.partitions(1000):
-        rows = [
-            {"rowid": id, "names": _names(path, name, part), "text": text and _separated(text)}
-            for id, part, path, name, text in chunk
-            if part == 0 or text
-        ]
-        if rows:
-            connection.execute(insert(keywords), rows)
-
-
-def rename(connection: Connection, file_id: int) -> None:
-    """Take a file's new path for its old one."""
-    query = _WORDS.where(items.c.file_id == file_id, items.c.part == 0)
-    for id, part, path, name, _ in connection.execute(query).all():
-        names = _names(path, name, part)
-        connection.execute(update(keywords).where(keywords.c.rowid == id).values(names=names))
+    _add(connection, _WORDS.where(items.c.id > after))
 
 
 def drop(connection: Connection, file_ids: Sequence[int]) -> None:
     """Drop what these files' items say, before the items themselves go."""
-    theirs = select(items.c.id).where(items.c.file_id.in_(file_ids))
-    connection.execute(delete(keywords).where(keywords.c.rowid.in_(theirs)))
+    theirs = keywords.c.rowid.in_(select(items.c.id).where(items.c.file_id.in_(file_ids)))
+    # substrings keeps no texts of its own, and has to be told what it was told
+    told = ("rowid", "names", "captions")
+    rows = select(literal("delete"), *(keywords.c[name] for name in told))
+    rows = rows.where(theirs, keywords.c.names.is_not(None))
+    connection.execute(insert(substrings).from_select(["substrings", *told], rows))
+    connection.execute(delete(keywords).where(theirs))
 
 
 def refresh(connection: Connection, file_ids: Sequence[int]) -> None:
-    """Read again what these files' items say."""
+    """Read again what these files' items say: a path, captions or labels are others now."""
+    drop(connection, file_ids)
+    _add(connection, _WORDS.where(items.c.file_id.in_(file_ids)))
 
 
 def merge(connection: Connection) -> None:
-    """Rewrite the index, in which dropped words stay for a while, without them."""
-    connection.exec_driver_sql("INSERT INTO keywords (keywords) VALUES ('optimize')")
+    """Rewrite the indexes, in which dropped words stay for a while, without them."""
+    for name in ("keywords", "substrings"):
+        connection.exec_driver_sql(f"INSERT INTO {name} ({name}) VALUES ('optimize')")
 
 
-def expression(wanted: Sequence[str], unwanted: Sequence[str] = ()) -> str | None:
-    """What FTS5 is asked: any of the wanted words and none of the unwanted; None for no words.
+def _add(connection: Connection, words: Select[Any]) -> None:
+    for chunk in connection.execute(words.order_by(items.c.id)).partitions(1000):
+        rows = [
+            {
+                "rowid": id,
+                "names": separated(_path(folder, name)) if part == 0 else None,
+                "text": text and separated(text),
+                "captions": separated("\n".join(filter(None, said))) or None,
+            }
+            for id, part, folder, name, text, *said in chunk
+            if part == 0 or text
+        ]
+        if rows:
+            connection.execute(insert(keywords), rows)
+        named = [
+            {name: row[name] for name in ("rowid", "names", "captions")}
+            for row in rows
+            if row["names"] is not None
+        ]
+        if named:
+            connection.execute(insert(substrings), named)
 
-    Every word is quoted, for FTS5 has a language of its own, with column filters and NEAR.
+
+def _path(folder: bytes, name: bytes) -> str:
+    return b"/".join((folder, name)).decode("utf-8", "replace")
+
+
+# -- asked -----------------------------------------------------------------------------
+
+
+def fits(
+    connection: Connection, texts: Sequence[str], *, thorough: bool = False
+) -> tuple[Ids, Scores]:
+    """How well items fit the words of these texts: (n,) their ids, rising, and (n,) nats.
+
+    A phrase that df of N items have tells w = log((N - df + 1/2) / (df + 1/2)) nats of one
+    that has it: what it is worth where it stands in half of the items that are looked for
+    (Robertson and Sparck Jones, Relevance weighting of search terms, 1976). An item with the
+    sum s of what its phrases tell, of the sum t of all that are asked for, fits by s * s / t:
+    what it says, times the share of the question that this is.
+
+    Phrases that COMMON items have, or more, do not count at all, unless this is to be
+    `thorough`. Where no item has any of the phrases, those fit that have all the words' parts,
+    every three characters in a row of them.
     """
-    yes, no = _phrases(wanted), _phrases(unwanted)
-    return f"({yes}) NOT ({no})" if yes and no else f"({yes})" if yes else None
+    asked = phrases(texts)
+    most = _ENDLESS if thorough else COMMON
+    counts = _counts(connection, "keywords", asked, most)
+    if any(counts):
+        return _summed(connection, "keywords", asked, counts, most)
+    asked = [" AND ".join(found)] if (found := parts_of_words(texts)) else []
+    counts = _counts(connection, "substrings", asked, most)
+    return _summed(connection, "substrings", asked, counts, most)
 
 
-def _phrases(texts: Sequence[str]) -> str:
-    words = dict.fromkeys(word for text in texts for word in text.replace("\0", "").split())
-    return " OR ".join('"' + _separated(word).replace('"', '""') + '"' for word in words)
+def _counts(connection: Connection, name: str, asked: Sequence[str], most: int) -> list[int]:
+    """How many items each of these is found in, counted up to `most`."""
+    if not asked:
+        return []
+    rows = f"(SELECT count(*) FROM (SELECT 1 FROM {name} WHERE {name} MATCH ? LIMIT {most}))"
+    statement = f"SELECT {', '.join([rows] * len(asked))}"
+    return list(connection.exec_driver_sql(statement, tuple(asked)).one())
 
 
-def _names(folder: bytes, name: bytes, part: int) -> str | None:
-    """The path of a file's first item: the others would only say it again."""
-    return _separated(b"/".join((folder, name)).decode("utf-8", "replace")) if part == 0 else None
-
-
-def _separated(text: str) -> str:
-    return _CHARACTER.sub(r" \g<0> ", text.replace("\0", " "))
+def _summed(
+    connection: Connection, name: str, asked: Sequence[str], counts: Sequence[int], most: int
+) -> tuple[Ids, Scores]:
+    count = max(connection.execute(_LAST_ITEM).scalar_one(), _FEWEST)  # ids only grow
+    nats = {
+        phrase: max(math.log((count - found + 0.5) / (found + 0.5)), _LEAST)
+        for phrase, found in zip(asked, counts, strict=True)
+        if found < most
+    }
+    told = [phrase for phrase, found in zip(asked, counts, strict=True) if 0 < found < most]
+    if not told:
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    # one string for many ids: a row each would take longer than looking them up
+    rows = f"SELECT ?, group_concat(rowid) FROM {name} WHERE {name} MATCH ?"
+    found = connection.exec_driver_sql(
+        " UNION ALL ".join([rows] * len(told)),
+        tuple(p for phrase in told for p in (phrase, phrase)),
+    )
+    listed = {phrase: np.fromstring(ids, np.int64, sep=",") for phrase, ids in found}
+    weights = np.repeat([nats[phrase] for phrase in listed], [len(ids) for ids in listed.values()])
+    ids, at = np.unique(np.concatenate(list(listed.values())), return_inverse=True)
+    sums = np.bincount(at, weights)
+    return ids, (sums * sums / sum(nats.values())).astype(np.float32)

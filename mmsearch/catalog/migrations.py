@@ -33,11 +33,10 @@ def m001_begin(connection: Connection) -> None:
 
 @migration
 def m002_parts_and_keywords(connection: Connection) -> None:
-    """Windows of sounds, passages of texts, and the words of names and passages."""
+    """Windows of sounds, passages of texts. (The keywords came with it, which m004 makes anew.)"""
     tables.parts.create(connection, checkfirst=True)  # m001 makes a new library's
     for index in tables.contents.indexes:
         index.create(connection, checkfirst=True)
-    keywords.create(connection)
 
 
 @migration
@@ -48,6 +47,12 @@ def m003_descriptions(connection: Connection) -> None:
     connection.exec_driver_sql("UPDATE contents SET described = 1 WHERE modality = 'text'")
     for table in (tables.captions, tables.labels, tables.backgrounds):
         table.create(connection, checkfirst=True)
+
+
+@migration
+def m004_keywords(connection: Connection) -> None:
+    """Captions and labels among the keywords, and parts of words."""
+    keywords.create(connection)
 
 
 def _add_columns(connection: Connection, table: Table) -> None:
