@@ -370,7 +370,9 @@ def _outcome(job: Job, answer: dict[str, Any], parts: int) -> Outcome:
 
 def _metadata(told: dict[str, Any]) -> Metadata:
     """What a file says of itself. Raises ValueError, KeyError or TypeError when it is none."""
-    captions = [Caption(str(source)[:20], clean(text)) for source, text in told.pop("captions")[:MOST]]
+    captions = [
+        Caption(str(source)[:20], clean(text)) for source, text in told.pop("captions")[:MOST]
+    ]
     for name, value in told.items():
         numeric = name in ("taken", "iso", "duration", "latitude", "longitude")
         if value is None:
@@ -537,7 +539,9 @@ class _Reading:
             for window in sounds.windows(file, self._wants.audio, max_hours=limits.max_hours):
                 samples = window.samples.astype("<f4", order="C")
                 self._send_piece(samples.data.cast("B"), start=window.start, end=window.end)
-                self._found["metadata"]["duration"] = window.end  # headers are wrong at times
+                # a header may say nothing, or too little; what was silent at the end is no window
+                known = self._found["metadata"]["duration"] or 0
+                self._found["metadata"]["duration"] = max(known, window.end)
 
     def _describe(self, file: BinaryIO, modality: Modality) -> None:
         """Ask the file what it says of itself; what cannot be read is not known."""

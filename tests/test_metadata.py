@@ -383,6 +383,15 @@ def test_id3(version):
         assert found.duration == 1.5
 
 
+def test_an_mp3_without_a_count_has_no_known_length():
+    """libsndfile would guess from the first frame, and does not say that it did."""
+    data = sound("MP3", seconds=20)
+    assert of_sound(data, "MP3").duration == 20
+    for name in (b"Xing", b"Info"):
+        data = data.replace(name, b"none")
+    assert of_sound(data, "MP3").duration is None
+
+
 def test_a_field_recorder_says_when():
     """The bext chunk of a WAV: a description, a date and a time."""
     bext = b"Dawn chorus".ljust(256, b"\0") + bytes(64) + b"2024-05-0604:30:00" + bytes(264)

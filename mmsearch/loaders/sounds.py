@@ -145,7 +145,7 @@ def _opened(file: BinaryIO, max_hours: float) -> soundfile.SoundFile:
         _check_wav(file, size)
     elif name == "OGG" and not _ogg_ends(file, size):
         raise LoadError(Reason.TRUNCATED, "the file ends before its sound does")
-    if name == "MP3" and not _counts_frames(file):
+    if name == "MP3" and not counts_frames(file):
         sound = soundfile.SoundFile(_piped(file.fileno()), closefd=True)
     else:
         os.lseek(file.fileno(), 0, os.SEEK_SET)
@@ -163,7 +163,7 @@ def _bytes_at(file: BinaryIO, at: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _counts_frames(file: BinaryIO) -> bool:
+def counts_frames(file: BinaryIO) -> bool:
     """True when the first frame of an MP3 says how many there are."""
     head, at = _bytes_at(file, 0, 10), 0
     if head[:3] == b"ID3":  # its size in four times seven bits

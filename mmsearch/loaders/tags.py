@@ -13,6 +13,7 @@ import soundfile
 
 from mmsearch.loaders import id3, riff
 from mmsearch.loaders.cleaning import captions, wall_clock
+from mmsearch.loaders.sounds import counts_frames
 from mmsearch.records import Metadata
 
 _STANDARDS = {"MP3": "id3", "FLAC": "vorbis", "OGG": "vorbis", "WAV": "info"}
@@ -23,6 +24,7 @@ _MOST = 1 << 20  # bytes of a chunk
 
 def of_sound(file: BinaryIO, format: str) -> Metadata:
     """What is known of a sound; nothing of one that libsndfile cannot open."""
+    counted = format != "MP3" or counts_frames(file)  # libsndfile would guess
     file.seek(0)
     try:
         with soundfile.SoundFile(file) as sound:
@@ -38,7 +40,7 @@ def of_sound(file: BinaryIO, format: str) -> Metadata:
     return Metadata(
         taken=taken,
         taken_source=source,
-        duration=frames / rate if 0 < frames < _ENDLESS else None,
+        duration=frames / rate if 0 < frames < _ENDLESS and counted else None,
         captions=captions(
             (standard, text) for standard, tags in standards for text in _sentences(tags)
         ),
