@@ -515,7 +515,7 @@ def make_large_library(source: Path, folder: Path, rows: int) -> None:
     """
     encoder = open_encoder("builtin")
     with Catalog.open(source / "library.db") as catalog:
-        blocks = [vectors for _, vectors in catalog.vectors_after(catalog.spaces()[0][0], 0)]
+        blocks = [rows.vectors for rows in catalog.vectors_after(catalog.spaces()[0][0], 0)]
     near = np.concatenate(blocks)
     random = np.random.default_rng(1)
     folder.mkdir(mode=0o700)
@@ -549,7 +549,7 @@ def large(bench: Bench) -> None:
     np.random.default_rng(2).shuffle(sentences)
     asked = sentences[: 40 * bench.repeat + 20]
     matrix = open_matrix(str(next((folder / "cache").glob("*.matrix"))))
-    rows = np.array(matrix.rows)
+    rows = np.array(matrix.rows.vectors)
     seconds, recall = ask(bench, folder, rows, asked)
     arguments = ["query", QUERY, "--index", str(folder)]
     costs = [run([*CLI, *arguments]) for _ in range(bench.repeat + 1)][1:]
