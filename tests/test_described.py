@@ -16,7 +16,8 @@ from PIL import Image
 
 from mmsearch.catalog import Catalog
 from mmsearch.catalog.captions import caption_digest
-from mmsearch.records import Caption
+from mmsearch.decoding import _metadata
+from mmsearch.records import Caption, Metadata
 
 
 def told(library):
@@ -216,6 +217,42 @@ def test_a_caption_that_the_model_cannot_place_is_words_alone(library, photos):
     assert library.check() == []
 
 
+def test_unchanged_sidecars_are_not_opened(red, photos, monkeypatch):
+    """Their states are enough; so it is with the lists of a folder."""
+    (photos / "captions.csv").write_text("file,caption\nred.png,rose\n")
+    red.index()
+
+    def opened(*_):
+        raise AssertionError("a sidecar was read")
+
+    monkeypatch.setattr("mmsearch.ingest.Reader.captions", opened)
+    monkeypatch.setattr("mmsearch.ingest.Reader.check", opened)
+    assert said(red.index()) == {"unchanged": 1, "sidecars": 2}
+
+
+def test_row_1_a_picture_and_its_captions_are_written_as_one(library, photos, monkeypatch):
+    """Row 1: a run that dies between them leaves neither, and the next one both."""
+    photos.paint("red.png", "red")
+    (photos / "red.txt").write_text("green")
+    with monkeypatch.context() as dying:
+        dying.setattr(Catalog, "put_captions", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            library.index(photos)
+    assert rows(library, "SELECT id FROM files") == []
+    assert rows(library, "SELECT id FROM contents") == rows(library, "SELECT id FROM vectors") == []
+    assert said(library.index(photos)) == {
+        "added": 1, "encoded": 1, "sidecars": 1, "captioned": 1,
+    }  # fmt: skip
+    (photos / "red.txt").write_text("blue")
+    with monkeypatch.context() as dying:
+        dying.setattr(Catalog, "put_captions", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            library.index(photos)
+    assert texts(library) == {"red.png": ["green"]}
+    assert said(library.index(photos)) == {"unchanged": 1, "sidecars": 1, "captioned": 1}
+    assert texts(library) == {"red.png": ["blue"]}
+
+
 # -- lists ---------------------------------------------------------------------------------
 
 
@@ -331,6 +368,25 @@ def test_what_a_picture_says_of_itself(library, photos):
     described(photos / "a.jpg", "a white rose")
     library.index()
     assert texts(library) == {"a.jpg": ["a white rose"], "b.jpg": ["a blue rose"]}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"iso": 2**63}, {"latitude": float("nan")}, {"duration": "long"}, {"camera": 7},
+        {"lens": "x" * 1001}, {"camera": "\ud800"}, {"captions": [["exif"]]}, {"captions": None},
+        {"colour": "red"}, {"taken": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_row_46_a_worker_that_lies_about_a_file_is_not_believed(lie):
+    """Row 46: one that a hostile file has taken over brings nothing else into the catalog."""
+    honest = {"taken": 1, "camera": "One", "captions": [["exif", "a\0b\n c"], ["xmp", " "]]}
+    assert _metadata(dict(honest)) == Metadata(
+        taken=1, camera="One", captions=(Caption("exif", "a b c"),)
+    )
+    with pytest.raises((ValueError, TypeError)):
+        _metadata(honest | lie)
 
 
 # -- libraries of before -------------------------------------------------------------------
