@@ -3,13 +3,16 @@
 A label becomes a vector as CLIP has it (arXiv 2103.00020, section 3.1.4): the renormalised mean of
 the unit rows of several sentences about it, its prompts.
 
-What is called relevance here is softmax(scale * cosine) over the vocabulary: how likely a label is
-*given that exactly one of the vocabulary is right*. A vocabulary that has nothing of what is in a
-picture still has a label for it, and its relevance may be high. Of a file of several parts (the
-windows of a sound, the passages of a text) it is the mean over parts: the share of the file that a
-label describes. A mean of the parts' rows before the softmax finds little of a sound that is first
-this and then that, and the maximum over parts is worse where all say the same
+Which labels fit best is told by softmax(scale * cosine) over the vocabulary. Of a file of several
+parts (the windows of a sound, the passages of a text) it is the mean over parts: the share of the
+file that a label describes. A mean of the parts' rows before the softmax finds little of a sound
+that is first this and then that, and the maximum over parts is worse where all say the same
 (benchmarks/labels.py).
+
+Their relevance is that of the file to the label as a query (mmsearch.relevance). For a model
+without a calibrator it is the softmax itself: how likely a label is *given that exactly one of the
+vocabulary is right*. A vocabulary that has nothing of what is in a picture still has a label for it
+then, and its relevance may be high.
 """
 
 from __future__ import annotations
@@ -24,10 +27,13 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from mmsearch.embedding import Asked, ask
 from mmsearch.encoders import Encoder
 from mmsearch.errors import UsageError
 from mmsearch.files import describe, display, well_formed
+from mmsearch.language import Term
 from mmsearch.records import Label, Modality
+from mmsearch.relevance import Calibrator
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from mmsearch.catalog import Catalog
     from mmsearch.filters import Filter
     from mmsearch.records import Ids, Vectors
+    from mmsearch.space import Space
 
     Labelled = dict[int, list[tuple[str, float]]]  # by content: label, relevance
     Shares = npt.NDArray[np.float64]  # (n, labels)
@@ -42,7 +49,8 @@ if TYPE_CHECKING:
 # By label: prompts of its own, or none, where the templates make them.
 Vocabulary = Mapping[str, Sequence[str]]
 
-# Chosen among twenty by benchmarks/labels.py, on photos and clips that are measured nowhere else.
+# Sensible prompts are within a point of one another (benchmarks/labels.py): several are for labels
+# that one of them does not suit.
 TEMPLATES = {
     Modality.IMAGE: (
         "a photo of a {}", "a photo of the {}", "an image of a {}", "a close-up photo of a {}"
@@ -58,6 +66,7 @@ TEMPLATES = {
 SCALES = {Modality.IMAGE: 33.0, Modality.AUDIO: 25.0, Modality.TEXT: 33.0}
 
 _SHARES = 2**22  # of labels and parts, in memory at a time: 32 MB
+_SAMPLE = 5000  # of the scores with a label, to tell which are high
 _FOREIGN = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af]")
 
 
@@ -116,23 +125,28 @@ def check_templates(templates: Iterable[str]) -> None:
             )
 
 
-def class_rows(
+def ask_for(
     encoder: Encoder, vocabulary: Vocabulary, modality: Modality, templates: Sequence[str] = ()
-) -> Vectors:
-    """(labels, dim) unit rows: what files of this modality are compared with.
+) -> list[Asked]:
+    """What each label asks for: its (dim,) unit row, with which files of this modality are
+    compared, and the background of that.
 
     Without templates, those of the modality are taken, but for Chinese, Japanese and Korean
     labels, which an English sentence would not fit.
     """
-    prompts, owner = [], []
-    for row, (label, own) in enumerate(vocabulary.items()):
+    parts = []
+    for label, own in vocabulary.items():
         usual = ("{}",) if _FOREIGN.search(label) else TEMPLATES[modality]
         said = list(own) or [_filled(template, label) for template in templates or usual]
-        prompts += said
-        owner += [row] * len(said)
-    sums = np.zeros((len(vocabulary), encoder.dim), np.float32)
-    np.add.at(sums, owner, encoder.encode(Modality.TEXT, prompts))
-    return _unit(sums)
+        parts.append([Term(Modality.TEXT, prompt) for prompt in said])
+    return ask(parts, encoder)
+
+
+def class_rows(
+    encoder: Encoder, vocabulary: Vocabulary, modality: Modality, templates: Sequence[str] = ()
+) -> Vectors:
+    """(labels, dim): the unit rows of `ask_for`."""
+    return np.stack([one.vector for one in ask_for(encoder, vocabulary, modality, templates)])
 
 
 def _filled(template: str, label: str) -> str:
@@ -143,7 +157,7 @@ def _filled(template: str, label: str) -> str:
 
 def labelled(
     catalog: Catalog,
-    space_id: int,
+    space: Space,
     encoder: Encoder,
     vocabulary: Vocabulary,
     *,
@@ -153,22 +167,67 @@ def labelled(
     kept: Filter | None = None,
     least: float = 0.0,
 ) -> Labelled:
-    """The best labels of every content that a filter lets through, the best first.
+    """The best labels of every content that a filter lets through, the most relevant first.
 
     A content is there with no label when none is as relevant as `least`.
     """
     names = list(vocabulary)
+    calibrator = Calibrator.load(encoder.folder, encoder.fingerprint)
     found: Labelled = {}
     with catalog.snapshot():
         for kind in Modality if modality is None else [modality]:
-            classes = class_rows(encoder, vocabulary, kind, templates)
-            for ids, shares in _shares(catalog, space_id, kind, kept, classes):
-                for id, columns, several in zip(
-                    ids.tolist(), *most_likely(shares, top), strict=True
-                ):
-                    pairs = zip(columns.tolist(), several.tolist(), strict=True)
-                    found[id] = [(names[one], share) for one, share in pairs if share >= least]
+            asked = ask_for(encoder, vocabulary, kind, templates)
+            classes = np.stack([one.vector for one in asked])
+            best = [
+                (ids, *most_likely(shares, top))
+                for ids, shares in _shares(catalog, space.id, kind, kept, classes)
+            ]
+            if not best:
+                continue
+            ids, columns, relevances = map(np.concatenate, zip(*best, strict=True))
+            if calibrator is not None and kind in asked[0].background:
+                relevances = _calibrated(catalog, space, calibrator, kind, asked, ids, columns)
+            for id, mine, theirs in zip(ids.tolist(), columns, relevances, strict=True):
+                order = np.argsort(-theirs, kind="stable")
+                pairs = zip(mine[order].tolist(), theirs[order].tolist(), strict=True)
+                found[id] = [(names[one], sure) for one, sure in pairs if sure >= least]
     return found
+
+
+def _calibrated(
+    catalog: Catalog,
+    space: Space,
+    calibrator: Calibrator,
+    kind: Modality,
+    asked: Sequence[Asked],
+    ids: Ids,
+    columns: Ids,
+) -> Shares:
+    """How relevant their labels are to contents: (n,) ids, (n, top) labels to (n, top).
+
+    Each label is a query of the whole library's files of this modality, whatever the filter.
+    A file of several parts is as relevant as the one that fits best.
+    """
+    vectors, owners = catalog.owners(space.id, kind)
+    contents, firsts = np.unique(owners, return_index=True)
+    relevances = np.zeros(columns.shape)
+    several = max(_SHARES // len(vectors), 1)
+    for start in range(0, len(asked), several):
+        some = asked[start : start + several]
+        scored = space.scores(np.stack([one.vector for one in some]), np.sort(vectors))
+        at = np.searchsorted(scored.ids, vectors)
+        for label, (one, scores) in enumerate(zip(some, scored.scores, strict=True), start):
+            having = columns == label  # (n, top), at most one in a row
+            if having.any():
+                mean, deviation = one.background[kind]
+                z = ((scores - scored.hubness - mean) / deviation)[at]
+                _, nearest = catalog.vectors_of([int(vectors[z.argmax()])])
+                sure = calibrator.relevance(
+                    Modality.TEXT, kind, query=one.vector, best=nearest[0],
+                    scores=z[:: -(-len(z) // _SAMPLE)], hits=np.maximum.reduceat(z, firsts),
+                )  # fmt: skip
+                relevances[having] = sure[np.searchsorted(contents, ids[having.any(axis=1)])]
+    return relevances
 
 
 def softmax(logits: Vectors) -> Shares:
@@ -207,13 +266,6 @@ def _shares(
         whole = slice(None) if start + size >= len(owners) else slice(-1)
         yield found[whole], sums[whole] / parts[np.searchsorted(contents, found[whole]), None]
         held, sums = found[-1:], sums[-1:]
-
-
-def _unit(rows: Vectors) -> Vectors:
-    """Rows of length 1. Those that cancel each other out stay near zero."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Vectors = rows / np.maximum(lengths, np.float32(1e-6))
-    return unit
 
 
 def by_file(

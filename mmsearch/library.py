@@ -287,7 +287,7 @@ class Library:
                     f"with those of {self.encoder.name}; run mmsearch index first"
                 )
             found = labels.labelled(
-                catalog, space.id, self.encoder, words,
+                catalog, space, self.encoder, words,
                 templates=templates, top=top, modality=kind, kept=kept, least=min_relevance,
             )  # fmt: skip
             if store:

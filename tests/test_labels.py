@@ -216,6 +216,48 @@ def test_blocks_of_any_size_give_the_same(coloured, monkeypatch, shares):
         assert one.relevance == pytest.approx(other.relevance, abs=1e-6)
 
 
+class Calibrated:
+    """In the place of a calibrator: the logistic function of the standardised score."""
+
+    def __init__(self):
+        self.asked = []
+
+    def relevance(self, asked, found, *, query, best, scores, hits):
+        """What it was given is kept."""
+        self.asked.append((asked, found, query, best, scores))
+        return 1 / (1 + np.exp(-hits.astype(np.float64)))
+
+
+@pytest.mark.parametrize("shares", [1, 2**22])
+def test_relevance_is_calibrated_where_it_can_be(coloured, encoder, monkeypatch, shares):
+    """The file's best part against the label as a query of all files of its kind, by hand."""
+    background = {kind: {Modality.TEXT: (0.5, 0.5)} for kind in Modality}
+    background[Modality.TEXT] = {Modality.IMAGE: (0.5, 0.25), Modality.AUDIO: (0.2, 0.4)}
+    monkeypatch.setattr(encoder, "backgrounds", background)
+    fake = Calibrated()
+    monkeypatch.setattr(labels.Calibrator, "load", lambda folder, fingerprint: fake)
+    monkeypatch.setattr(labels, "_SHARES", shares)
+    found = as_dict(coloured.label(NAMES, top=2, where="name != 'orange.png'"))
+
+    def sure(score, mean, deviation):
+        return pytest.approx(1 / (1 + math.exp((mean - score) / deviation)), abs=1e-3)
+
+    assert found["red.png"] == [("red", sure(1, 0.5, 0.25)), ("green", sure(0, 0.5, 0.25))]
+    assert found["mixed.wav"] == [("green", sure(1, 0.2, 0.4)), ("red", sure(1, 0.2, 0.4))]
+    assert found["low.wav"][0] == ("red", sure(1, 0.2, 0.4))
+    texts = [one for _, one in found["words.txt"]]  # no background is known: the softmax stays
+    assert texts == pytest.approx(
+        [one for _, one in expected([unit(0, 2, 1)], "text")[:2]], abs=1e-3
+    )
+    [(asked, _, query, best, scores)] = [
+        one for one in fake.asked if one[1] is Modality.IMAGE and one[2][0] > 0.9
+    ]
+    assert asked is Modality.TEXT
+    assert query == pytest.approx(best, abs=1e-3)
+    whole = [(score - 0.5) / 0.25 for score in (1, unit(255, 128, 0)[0], 0)]  # orange, too
+    assert sorted(scores, reverse=True) == pytest.approx(whole, abs=1e-2)
+
+
 def test_what_is_stored_can_be_read_and_replaced(coloured):
     """Labelling again replaces; a filter replaces only what it lets through."""
     first = coloured.label(NAMES)

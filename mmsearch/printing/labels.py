@@ -11,7 +11,6 @@ from typing import Any
 
 from mmsearch.errors import UsageError
 from mmsearch.files import display
-from mmsearch.labels import write_rows
 from mmsearch.printing.plain import print_json
 from mmsearch.records import Label
 
@@ -37,6 +36,8 @@ def print_labels(labels: Sequence[Label], form: str | None = None) -> None:
             for one in labels:
                 print(json.dumps(one.as_dict(), ensure_ascii=False))
         case "csv":
+            from mmsearch.labels import write_rows  # nothing else printed has need of numpy
+
             write_rows(sys.stdout, labels)
         case _:
             raise UsageError(f"--format is one of table, json, ndjson, csv, not {form}")
