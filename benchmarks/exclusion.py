@@ -144,10 +144,7 @@ def main() -> None:
             paths, pairs = collect(options.data, folder)
             with open_library(Path(work, "index")) as library:
                 library.index(paths)
-                result |= {
-                    "model": library.encoder.name,
-                    "fingerprint": library.encoder.fingerprint,
-                }
+                encoder = library.encoder
                 precision = measure(library, pairs)
         result |= {"model": encoder.name, "fingerprint": encoder.fingerprint}
         result[name] = {"photos": len(paths), "pairs": len(pairs), "precision_at_10": precision}

@@ -252,25 +252,30 @@ class _Candidates:
         vectors = [self._own.get(id) for id in ids.tolist()]
         order = np.lexsort((ids, np.array([vector or 0 for vector in vectors]), -worth))
         order = order[np.isfinite(worth[order])]
-        relevances = self._relevance(kind, z[:, order], calibrator)
+        relevances = self._relevance(kind, ids[order].tolist(), z[:, order], calibrator)
         return [
             Answer(self._items[int(ids[at])], raw[at], float(worth[at]), relevance, vectors[at])
             for at, relevance in zip(order.tolist(), relevances, strict=True)
         ]
 
     def _relevance(
-        self, kind: Modality, z: Scores, calibrator: Calibrator | None
+        self, kind: Modality, ids: Sequence[int], z: Scores, calibrator: Calibrator | None
     ) -> Sequence[float | None]:
         """How likely each of these is what was asked for; never rising from one to the next."""
-        if calibrator is None or self._scored is None or not z.shape[1]:
-            return [None] * z.shape[1]
-        scored, total = self._space.background(
-            np.stack([asked.vector for asked in self._asked]), Kind[kind.name]
-        )
-        found = [
-            calibrator.relevance(asked.kind, kind, scores=scores, hits=hits, total=total)
-            for asked, scores, hits in zip(self._asked, self._standard.of(scored), z, strict=True)
-        ]
+        if calibrator is None or self._scored is None or not ids:
+            return [None] * len(ids)
+        queries = np.stack([asked.vector for asked in self._asked])
+        background = self._standard.of(self._space.background(queries, Kind[kind.name]))
+        found = []
+        for asked, scores, hits in zip(self._asked, background, z, strict=True):
+            vector = self._own.get(ids[int(hits.argmax())])
+            _, rows = self._catalog.vectors_of([vector] if vector else [])
+            found.append(
+                calibrator.relevance(
+                    asked.kind, kind, query=asked.vector, scores=scores, hits=hits,
+                    best=rows[0] if len(rows) else asked.vector,
+                )
+            )  # fmt: skip
         together = self._question.worth(np.stack(found), exclude=False)
         falling: list[float] = np.minimum.accumulate(together).tolist()
         return falling

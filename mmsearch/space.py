@@ -75,15 +75,15 @@ class Space:
         at: Any = slice(None) if whole else np.searchsorted(self._ids, ids)
         return Scored(ids, scores, self._kinds[at], self._hubness[at])
 
-    def background(self, queries: Vectors, kind: Kind) -> tuple[Scored, int]:
+    def background(self, queries: Vectors, kind: Kind) -> Scored:
         """The scores of (t, dim) unit rows with some vectors of one kind, evenly chosen, whatever
-        the filter; and how many of them there are in all.
+        the filter.
         """
         with self._catalog.snapshot():
             self._refreshed()
             ids = self._ids[self._kinds == kind]
             step = -(-len(ids) // _BACKGROUND) or 1
-            return self.scores(queries, ids[::step]), len(ids)
+            return self.scores(queries, ids[::step])
 
     def exact(self, queries: Vectors, ids: Sequence[int]) -> tuple[Ids, Scores]:
         """(m,) ids and (t, m) scores of vectors from the catalog itself, each checked.
