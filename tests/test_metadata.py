@@ -120,6 +120,9 @@ def test_exif_of_a_tiff_is_the_file_itself():
         found = of(file, "TIFF")
         assert (found.camera, found.iso, found.taken) == ("NIKON D90", 800, EXPECTED.taken)
         assert {caption.source for caption in found.captions} == {"exif", "xmp", "iptc"}
+    info = Image.Exif()
+    info[700] = XMP
+    assert of(info.tobytes().removeprefix(b"Exif\0\0"), "TIFF").captions == SAID_IN_XMP
 
 
 @pytest.mark.parametrize(
@@ -164,6 +167,14 @@ def test_places_divided_by_zero():
     assert block.count(struct.pack("<II", 48, 1)) == 1
     found = of(picture(exif=block.replace(struct.pack("<II", 48, 1), bytes(8))))
     assert (found.latitude, found.longitude) == (None, None)
+
+
+@pytest.mark.parametrize("fraction", ["", "  ", "no", "123456789123"])
+def test_odd_fractions_of_a_second(fraction):
+    """As far as nanoseconds go, and no reason to lose the date."""
+    sub = {Base.DateTimeOriginal: "2024:06:01 12:30:45", Base.SubsecTimeOriginal: fraction}
+    more = 123_456_789 if fraction[:1] == "1" else 0
+    assert of(picture(exif=exif(sub=sub))).taken == nanoseconds(2024, 6, 1, 12, 30, 45) + more
 
 
 @pytest.mark.parametrize(

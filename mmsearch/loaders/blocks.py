@@ -26,7 +26,7 @@ _PHOTOSHOP_HEAD = b"Photoshop 3.0\0"
 class Blocks:
     """What was found; empty where nothing was. `texts` are a PNG's, by keyword."""
 
-    exif: dict[int, exif.Value] = field(default_factory=dict)
+    exif: exif.Tags = field(default_factory=dict)
     iptc: bytes = b""
     xmp: bytes = b""
     texts: dict[str, bytes] = field(default_factory=dict)
@@ -49,17 +49,13 @@ def find(file: BinaryIO, format: str) -> Blocks:
             return Blocks()
 
 
-def _exif(data: bytes) -> dict[int, exif.Value]:
+def _exif(data: bytes) -> exif.Tags:
     return exif.read(io.BytesIO(data.removeprefix(_EXIF_HEAD)))
 
 
 def _tiff(file: BinaryIO) -> Blocks:
     tags = exif.read(file)
-    found = Blocks(tags)
-    match tags.get(exif.IPTC), tags.get(exif.XMP):
-        case bytes(news), bytes(packet):
-            found.iptc, found.xmp = news, packet
-    return found
+    return Blocks(tags, exif.text(tags, exif.IPTC), exif.text(tags, exif.XMP))
 
 
 def _jpeg(file: BinaryIO) -> Blocks:

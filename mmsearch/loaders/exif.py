@@ -16,6 +16,7 @@ from typing import BinaryIO
 MAX_VALUE = 1 << 20  # bytes
 
 Value = bytes | tuple[float, ...]  # text or raw bytes, or numbers
+Tags = dict[int, Value]
 
 LATITUDE_SIDE, LATITUDE, LONGITUDE_SIDE, LONGITUDE = 1, 2, 3, 4
 DESCRIPTION, MAKE, MODEL = 0x010E, 0x010F, 0x0110
@@ -35,7 +36,7 @@ _RAW = frozenset({XMP, IPTC})  # bytes, whatever type they are given out as
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1}  # bytes of each type that is read
 
 
-def read(file: BinaryIO) -> dict[int, Value]:
+def read(file: BinaryIO) -> Tags:
     """The wanted tags; what is damaged is left out."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(_bytes_at(file, 0, 4))
     if order is None:
@@ -48,11 +49,23 @@ def read(file: BinaryIO) -> dict[int, Value]:
     return found
 
 
-def _directory(file: BinaryIO, order: str, at: int, wanted: frozenset[int]) -> dict[int, Value]:
+def text(tags: Tags, tag: int) -> bytes:
+    """A tag's bytes, none where it has numbers."""
+    value = tags.get(tag)
+    return value if isinstance(value, bytes) else b""
+
+
+def numbers(tags: Tags, tag: int) -> tuple[float, ...]:
+    """A tag's numbers, none where it has bytes."""
+    value = tags.get(tag)
+    return value if isinstance(value, tuple) else ()
+
+
+def _directory(file: BinaryIO, order: str, at: int, wanted: frozenset[int]) -> Tags:
     """The wanted tags of the directory there, (tag, type, count, value or its place) each."""
     entries = _number(order, _bytes_at(file, at, 2))
     table = _bytes_at(file, at + 2, 12 * entries)
-    found: dict[int, Value] = {}
+    found: Tags = {}
     for tag, kind, count, last in struct.iter_unpack(
         order + "HHI4s", table[: len(table) // 12 * 12]
     ):

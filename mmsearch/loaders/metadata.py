@@ -18,6 +18,7 @@ from typing import BinaryIO
 from mmsearch.loaders import blocks, exif, iptc, xmp
 from mmsearch.loaders.blocks import Blocks
 from mmsearch.loaders.cleaning import captions, clean, wall_clock
+from mmsearch.loaders.exif import Tags
 from mmsearch.records import Metadata, Modality
 
 _LONGEST_NAME = 100  # letters of a camera or a lens
@@ -59,20 +60,6 @@ def _picture(found: Blocks) -> Metadata:
     )
 
 
-Tags = dict[int, exif.Value]
-
-
-def _bytes(tags: Tags, tag: int) -> bytes:
-    """A tag's text, empty when it has none."""
-    value = tags.get(tag)
-    return value if isinstance(value, bytes) else b""
-
-
-def _numbers(tags: Tags, tag: int) -> tuple[float, ...]:
-    value = tags.get(tag)
-    return value if isinstance(value, tuple) else ()
-
-
 # -- when, and with what -----------------------------------------------------------------
 
 
@@ -80,10 +67,11 @@ def _taken(
     tags: Tags, packet: dict[str, list[str]], news: dict[int, list[bytes]]
 ) -> tuple[int | None, str | None]:
     """The wall clock's nanoseconds and where they stand."""
-    fraction = clean(_bytes(tags, exif.FRACTION))
-    date = clean(_bytes(tags, exif.TAKEN))
+    fraction = clean(exif.text(tags, exif.FRACTION))
+    date = clean(exif.text(tags, exif.TAKEN))
     candidates: list[tuple[str, bytes | str]] = [
-        ("exif", f"{date}.{fraction}" if fraction.isdecimal() else date)
+        ("exif", f"{date}.{fraction[:9]}"),
+        ("exif", date),
     ]
     for name in ("taken", "created", "digitized"):
         candidates += [("xmp", date) for date in packet.get(name, [])]
@@ -103,13 +91,13 @@ def _camera(make: str, model: str) -> str | None:
 
 
 def _name(tags: Tags, tag: int) -> str:
-    name = clean(_bytes(tags, tag))[:_LONGEST_NAME].strip()
+    name = clean(exif.text(tags, tag))[:_LONGEST_NAME].strip()
     return name if any(map(str.isalnum, name)) else ""
 
 
 def _iso(tags: Tags) -> int | None:
     for tag in (exif.ISO, exif.EXPOSURE_INDEX, exif.OUTPUT_SENSITIVITY):
-        match _numbers(tags, tag):
+        match exif.numbers(tags, tag):
             case (number, *_) if 0 < number < 2**31 and number != _UNKNOWN_ISO:
                 return int(number)
     return None
@@ -131,8 +119,8 @@ def _place(tags: Tags) -> tuple[float | None, float | None]:
 
 def _degrees(tags: Tags, tag: int, side_tag: int, sides: bytes, most: float) -> float | None:
     """Degrees, minutes and seconds as a number; the side tells its sign."""
-    side = _bytes(tags, side_tag)[:1].upper()
-    parts = [*_numbers(tags, tag), 0.0, 0.0][:3]
+    side = exif.text(tags, side_tag)[:1].upper()
+    parts = [*exif.numbers(tags, tag), 0.0, 0.0][:3]
     if not side or side not in sides or len(parts) < 3:
         return None
     degrees = parts[0] + parts[1] / 60 + parts[2] / 3600
@@ -145,11 +133,11 @@ def _degrees(tags: Tags, tag: int, side_tag: int, sides: bytes, most: float) -> 
 
 
 def _exif_texts(tags: Tags) -> Iterator[tuple[str, bytes | str]]:
-    yield "exif", _bytes(tags, exif.DESCRIPTION)
+    yield "exif", exif.text(tags, exif.DESCRIPTION)
     for tag in (exif.WINDOWS_TITLE, exif.WINDOWS_COMMENT):
-        yield "exif", _windows(_bytes(tags, tag))
-    yield "exif", _comment(_bytes(tags, exif.COMMENT))
-    yield "exif", ", ".join(_windows(_bytes(tags, exif.WINDOWS_KEYWORDS)).split(";"))
+        yield "exif", _windows(exif.text(tags, tag))
+    yield "exif", _comment(exif.text(tags, exif.COMMENT))
+    yield "exif", ", ".join(_windows(exif.text(tags, exif.WINDOWS_KEYWORDS)).split(";"))
 
 
 def _windows(data: bytes) -> str:
