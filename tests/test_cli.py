@@ -609,7 +609,7 @@ def test_row_22_a_library_of_another_model(made, tmp_path, run_cli):
 # -- the words -----------------------------------------------------------------------------
 
 COMMANDS = dict(typer.main.get_command(app).commands)
-COMMANDS["bench recall"] = COMMANDS["bench"].commands["recall"]
+COMMANDS |= {f"bench {name}": made for name, made in COMMANDS["bench"].commands.items()}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -637,16 +637,9 @@ def test_the_commands_are_those_of_the_contract():
 def test_every_command_that_answers_has_json():
     """--json wherever a script would want it."""
     for name in (
-        "index",
-        "query",
-        "label",
-        "status",
-        "errors",
-        "check",
-        "forget",
-        "bench recall",
+        "index", "query", "label", "status", "errors", "check", "forget", "bench recall",
         "bench labels",
-    ):
+    ):  # fmt: skip
         options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
         assert "--json" in options, name
 
