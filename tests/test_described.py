@@ -124,6 +124,23 @@ def test_a_text_becomes_a_sidecar_and_a_text_again(library, photos, encoder):
     assert rows(library, "SELECT modality FROM items") == [("image",)]
 
 
+def test_the_words_of_captions_find_their_pictures(red, photos):
+    """From the run on that read them, and no longer than they are there."""
+
+    def found(*asked):
+        with Catalog.open(red.folder / "library.db") as catalog:
+            return [item.path.name for item, _ in catalog.items_by_words(list(asked), 5)]
+
+    assert (found("square"), found("rose")) == (["red.png"], [])
+    (photos / "red.txt").write_text("a rose")
+    red.index()
+    assert (found("square"), found("rose")) == ([], ["red.png"])
+    (photos / "sub").mkdir()
+    (photos / "red.png").rename(photos / "sub" / "rot.png")
+    red.index()
+    assert (found("rose"), found("rot")) == (["red.txt"], ["rot.png"])
+
+
 def test_two_pictures_share_the_words_of_a_caption(library, photos):
     """One content, one vector; it stays until the last of them has other words."""
     for name in ("red", "blue"):
@@ -402,8 +419,13 @@ def test_row_23_an_older_library_is_described_without_encoding(library, photos, 
     connection.executescript(
         "PRAGMA foreign_keys = ON; DELETE FROM captions;"
         "DELETE FROM contents WHERE format = 'caption';"
-        "UPDATE contents SET described = 0, camera = NULL; UPDATE files SET sidecars = 0"
+        "DROP TABLE captions; DROP TABLE labels; DROP TABLE backgrounds; DROP TABLE substrings;"
+        "PRAGMA user_version = 2;"
+        "ALTER TABLE files DROP COLUMN sidecars;"
     )
+    later = "duration taken taken_source camera lens iso latitude longitude described"
+    for column in later.split():
+        connection.execute(f"ALTER TABLE contents DROP COLUMN {column}")
     connection.close()
     encoder.pictures = 0
     report = library.index()

@@ -214,7 +214,7 @@ class Files(Session):
                 files, folder_id=folder_id, name=name, added_at=int(time.time()), **values
             )
         else:
-            file_id = old.id
+            file_id = int(old.id)
             self._connection.execute(update(files).where(files.c.id == file_id).values(values))
             if old.content_id == content_id:
                 return file_id
