@@ -33,7 +33,8 @@ _STYLE = """
   font: 14px/1.45 system-ui, sans-serif; color: var(--ink); }
 .mmsearch article { background: var(--card); border: 1px solid var(--edge); border-radius: .6rem;
   padding: .7rem; display: flex; flex-direction: column; gap: .35rem; overflow-wrap: anywhere; }
-.mmsearch img { display: block; max-width: 100%; height: auto; margin: 0 auto; border-radius: .3rem; }
+.mmsearch img { display: block; max-width: 100%; height: auto; margin: 0 auto;
+  border-radius: .3rem; }
 .mmsearch audio { width: 100%; height: 2rem; }
 .mmsearch p, .mmsearch blockquote { margin: 0; }
 .mmsearch blockquote { border-left: 3px solid var(--edge); padding-left: .6rem; }
