@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from mmsearch import backgrounds
 from mmsearch.catalog import Catalog, Content, Part
 from mmsearch.catalog.captions import Said, caption_digest
 from mmsearch.decoding import SUFFIXES, DecoderPool, Job, Limits, Outcome, Piece, Wants
@@ -512,7 +513,8 @@ class Ingest:
                 self.catalog.clear_folder_failures(scope.path)
             for path, message in scan.unreadable.items():
                 self.catalog.put_folder_failure(path, message)
-        self.space.write_cache()
+        changed = backgrounds.refresh(self.catalog, self.space, self.encoder)
+        self.space.write_cache(always=changed)
 
 
 def _part(piece: Piece) -> Part:

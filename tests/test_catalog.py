@@ -119,7 +119,7 @@ def test_tables_and_columns(catalog):
             "taken_source", "camera", "lens", "iso", "latitude", "longitude", "described",
         },
         "parts": {"content_id", "part", "start", "end", "text"},
-        "keywords": {"names", "text"},
+        "keywords": {"names", "text", "captions"},
         "files": {
             "id", "folder_id", "name", "size", "mtime_ns", "inode", "content_id", "reason",
             "message", "gone_at", "added_at", "sidecars",
@@ -129,7 +129,7 @@ def test_tables_and_columns(catalog):
         "labels": {"content_id", "label", "relevance"},
         "spaces": {"id", "name", "fingerprint", "dim"},
         "vectors": {"id", "space_id", "content_id", "part", "data", "crc"},
-        "backgrounds": {"vector_id", "hubness", "mean", "deviation"},
+        "backgrounds": {"vector_id", "hubness"},
         "caches": {
             "space_id", "generation", "file", "rows", "last_id", "sha256", "size", "inode",
             "mtime_ns", "ctime_ns",
@@ -562,12 +562,12 @@ def test_row_23_a_library_of_every_past_schema_opens(tmp_path, version, monkeypa
         assert catalog.counts()["gone"] == 1
         assert catalog.setting("made") == "by make_library.py"
         assert catalog.inspect() == []
-        [(copy, _)] = catalog.items_by_words('"copy"', 10)
+        [(copy, _)] = catalog.items_by_words(["copy"], 10)
         assert os.fsencode(copy.path) == b"/photos/below/copy\xff.png"
         if version >= 2:
             told = [(match.item.part, match.item.start) for match in catalog.matches([4, 5])]
             assert told == [(0, 0.0), (1, 5.0)]
-            [(passage, _)] = catalog.items_by_words('"fox"', 10)
+            [(passage, _)] = catalog.items_by_words(["fox"], 10)
             assert catalog.passages([passage.id]) == {passage.id: "a red fox"}
         if version >= 3:
             assert catalog.captions_of([1, 2]) == {1: [Caption("sidecar", "a red square")]}

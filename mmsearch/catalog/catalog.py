@@ -15,6 +15,7 @@ from mmsearch.catalog.captions import Captions
 from mmsearch.catalog.contents import Contents
 from mmsearch.catalog.details import Details
 from mmsearch.catalog.files import Files
+from mmsearch.catalog.hubness import Hubness
 from mmsearch.catalog.items import Items
 from mmsearch.catalog.labels import Labels
 from mmsearch.catalog.tables import CAPTION, captions, contents, files, items, vectors
@@ -25,7 +26,7 @@ _UNNAMED = select(func.count()).where(
 )
 
 
-class Catalog(Files, Contents, Captions, Labels, Items, Details):
+class Catalog(Files, Contents, Captions, Labels, Items, Details, Hubness):
     """A catalog, open for reading or, under the library's lock, for writing.
 
     Every method raises the LibraryError its file deserves. After one, the connection is

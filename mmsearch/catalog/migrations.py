@@ -55,6 +55,13 @@ def m004_keywords(connection: Connection) -> None:
     keywords.create(connection)
 
 
+@migration
+def m005_hubness(connection: Connection) -> None:
+    """Of backgrounds the constants alone: the rest is worked out when it is asked for."""
+    tables.backgrounds.drop(connection)
+    tables.backgrounds.create(connection)
+
+
 def _add_columns(connection: Connection, table: Table) -> None:
     """Add what this table has not yet; m001 makes those of a new library."""
     there = {column["name"] for column in inspect(connection).get_columns(table.name)}

@@ -166,14 +166,12 @@ vectors = Table(
     sqlite_autoincrement=True,
 )
 
-# How a vector compares with what people ask: what its scores are to be corrected and measured by.
+# What is taken off a picture's scores with words, where it lies near whatever is asked.
 backgrounds = Table(
     "backgrounds",
     metadata,
     Column("vector_id", ForeignKey("vectors.id", ondelete="CASCADE"), primary_key=True),
     Column("hubness", Float, nullable=False),
-    Column("mean", Float, nullable=False),
-    Column("deviation", Float, nullable=False),
 )
 
 # The one matrix file of a space that may be searched, as it was when it was written.
