@@ -25,8 +25,8 @@ Three towers, trained by `mmsearch/training/recipe` on two cores of a CPU, and r
 | file | what | bytes |
 | --- | --- | --- |
 | `image.onnx` | MobileNetV2 1.0 at {facts/image/size} x {facts/image/size} and a projection head; float16 weights, float32 arithmetic | {bytes/image.onnx} |
-| `text.onnx` | Transformer, 6 layers, width 384, and a projection head; int8 weights, float32 arithmetic | {bytes/text.onnx} |
-| `audio.onnx` | log-mel spectrogram, MobileNetV1 as YAMNet has it, mean and maximum over a clip, and a projection head; int8 weights, float32 arithmetic | {bytes/audio.onnx} |
+| `text.onnx` | Transformer, 6 layers, width 384, and a projection head; int8 weights and products, the rest float32 | {bytes/text.onnx} |
+| `audio.onnx` | log-mel spectrogram, MobileNetV1 as YAMNet has it, mean and maximum over a clip, and a projection head; int8 weights, float32 arithmetic but for the head's int8 products | {bytes/audio.onnx} |
 | `tokenizer.json` | WordPiece, {config/vocabulary} tokens: English in lower case, Chinese by the character | {bytes/tokenizer.json} |
 | `model.json` | dimensions, preprocessing, hashes, the training's settings, the measured figures | |
 
@@ -70,7 +70,9 @@ Three teachers, all Apache-2.0, gave start weights and targets:
    negatives; the classifier of the image teacher still reads its classes from the tower, and sentences of every kind stay
    where the text teacher puts them. The first {config/frozen} of the backbone's 19 layers stay as they started. Random
    crops, mirrored and brightened; weights are averaged over steps.
-3. A head for sounds, on YAMNet's frozen features and against the finished towers: a clip finds the names of its class
+3. The heads of both towers alone, on what the finished towers make of whole photos, as they are and mirrored, and of
+   sentences, with the same losses; the weights of several runs from the same start are averaged.
+4. A head for sounds, on YAMNet's frozen features and against the finished towers: a clip finds the names of its class
    (half of the clips are mixtures of two) and photos of what makes its sound, and YAMNet's opinion over AudioSet's 521
    classes holds in the shared space too, on clips and on synthetic features of classes that no clip has.
 

@@ -64,7 +64,7 @@ class BuiltinConfig:
     sound_steps: int = 800
     sound_batch: int = 128
     sound_dropout: float = 0.3
-    sound_learning_rate: float = 1e-3
+    sound_learning_rate: float = 3e-3
     opinions_weight: float = 0.05
     pictures_weight: float = 0.1
 
