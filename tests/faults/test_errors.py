@@ -52,7 +52,17 @@ def test_row_4_no_space_left(campaign: Campaign) -> None:
         says = f"disk full, {len(have)} files committed, rerun to continue"
         campaign.judge_refused(index, outcome, says)
         if have:
-            search = ["query", "red", "-k", "50", "--index", str(index), "--format", "json"]
+            search = [
+                "query",
+                "red",
+                "--all",
+                "-k",
+                "50",
+                "--index",
+                str(index),
+                "--format",
+                "json",
+            ]
             outcome = campaign.run(search, index, "enospc-forever", 1)
             assert outcome.code == 0, outcome
             found = [Path(hit["path"]).name for hit in json.loads(outcome.out)]
@@ -80,7 +90,7 @@ if said["mounted"][0] == 0:
                 file.write(bytes(512))
     except OSError:
         pass
-    search = ["query", "red", "-k", "1000", "--index", index, "--format", "json"]
+    search = ["query", "red", "--all", "-k", "1000", "--index", index, "--format", "json"]
     said["search"] = run(*mmsearch, *search)
     said["grown"] = run("mount", "-o", "remount,size=40m", disk)
     said["again"] = run(*mmsearch, "index", photos, "--index", index, "--json")
