@@ -151,14 +151,21 @@ def _parts(item: Any, kind: Modality, encoder: Encoder) -> Iterator[Any]:
     elif isinstance(item, os.PathLike) or (
         kind is not Modality.TEXT and isinstance(item, str | bytes)
     ):
-        # a link is followed here: the user named this file, no walk came upon it
-        path = os.path.realpath(os.fsencode(item))
+        path = _real(item)
         try:
             yield from _READERS[kind](path, encoder)
         except LoadError as error:
             raise _named(item, error) from error
     else:
         raise UsageError(f"{_WANTED[kind]}, not {type(item).__name__}")
+
+
+def _real(path: str | bytes | os.PathLike[Any]) -> bytes:
+    """Where a file is. A link is followed: the user named it, no walk came upon it."""
+    try:
+        return os.path.realpath(os.fsencode(path))
+    except ValueError as error:  # NUL, or half a surrogate pair
+        raise UsageError(f"{os.fspath(path)!a} is no path: {error}") from error
 
 
 def _named(item: Any, error: LoadError) -> LoadError:
@@ -202,11 +209,11 @@ def _kind(path: str | os.PathLike[str]) -> Modality:
     """What a file is: a sound by its first bytes, a text by its name, else a picture."""
     from mmsearch.loaders import sounds
 
-    name = os.fsencode(path)
     try:
-        with opened(os.path.realpath(name)) as (file, _):
+        with opened(_real(path)) as (file, _):
             if sounds.sniff(file.read(4096)):
                 return Modality.AUDIO
     except LoadError as error:
         raise _named(path, error) from error
+    name = os.fsencode(path)
     return Modality.TEXT if name.lower().endswith((b".txt", b".md")) else Modality.IMAGE

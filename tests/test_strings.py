@@ -91,6 +91,16 @@ def test_row_71_weights_that_are_no_numbers(colours, weight):
         colours.query(mmsearch.text("red") + weight * mmsearch.text("blue"))
 
 
+@pytest.mark.parametrize("path", ["./a\0b.png", "/\ud800.png", "~\0", "~nobody at all/x"])
+def test_row_71_paths_that_no_file_can_have(colours, path):
+    """NUL, half a surrogate pair, an unknown home: refused as a term and as a picture."""
+    with pytest.raises(UsageError, match="is no path"):
+        colours.query(parse([path]))
+    for make in (mmsearch.image, mmsearch.audio):
+        with pytest.raises((UsageError, LoadError), match=r"is no path|No such file"):
+            colours.query(make(path))
+
+
 def test_row_71_a_hundred_thousand_terms(colours):
     """In a filter and in a query: the limit is named."""
     with pytest.raises(UsageError, match=r"10,000 is the limit"):
