@@ -21,7 +21,7 @@ from mmsearch.files import well_formed
 from mmsearch.fusion import Fusion, Leaf, leaves, wanted, worth
 from mmsearch.language import Query
 from mmsearch.ranking import fuse
-from mmsearch.records import Item, Kind, Modality
+from mmsearch.records import Kind, Modality
 from mmsearch.space import Scored, Space
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Candidates of each list (own vectors, captions, words), and how many times k at least. An
 # item that is far down in all three cannot come first when they are fused.
-_CANDIDATES = 200
+_CANDIDATES = 100
 _SPARE = 4
 
 # Finalists beyond the k that are asked for: the last bits of a fast score, which depend on
@@ -97,7 +97,7 @@ class Answer:
     `relevance` is None where nothing is calibrated, `vector_id` where it has no vector.
     """
 
-    item: Item
+    item_id: int
     score: float | None
     worth: float
     relevance: float | None = None
@@ -160,21 +160,23 @@ class _Candidates:
     ) -> None:
         self._catalog, self._space, self._question = catalog, space, question
         self._leaves, self._scored = question.leaves, scored
-        self._items: dict[int, Item] = {}
+        self._kinds: dict[int, str] = {}  # the modality of each item
         self._own: dict[int, int] = {}  # by item, its own vector
         self._complete = True
         self._words = [self._of_words(leaf) for leaf in self._leaves]
         if scored is not None:
             self._asked = [question.asked[leaf] for leaf in self._leaves]
             only = question.modality
-            self._captions = scored.kinds == Kind.CAPTION
-            mine = ~self._captions if only is None else scored.kinds == Kind[only.name]
-            there = np.flatnonzero(np.bincount(scored.kinds[mine | self._captions])).tolist()
+            captions = scored.kinds == Kind.CAPTION
+            mine = ~captions if only is None else scored.kinds == Kind[only.name]
+            there = np.flatnonzero(np.bincount(scored.kinds[mine | captions])).tolist()
             self._standard = _Standard(self._asked, [Kind(number) for number in there])
             self._z = self._standard.of(scored)
             # a picture asks for pictures: its own copy first, whatever that is called
             self._by_words = np.array([asked.kind is Modality.TEXT for asked in self._asked])
-            self._worth = np.where(mine, question.worth(self._z), np.float32(-np.inf))
+            # where items and captions are among the vectors: what is sought is sought there
+            self._mine, self._captions = np.flatnonzero(mine), np.flatnonzero(captions)
+            self._worth = question.worth(self._z[:, self._mine])
 
     def take(self, many: int) -> bool:
         """Take the best of each list; True when there is nothing beyond them."""
@@ -196,40 +198,41 @@ class _Candidates:
         q = self._question
         for ids, fits in self._words:
             near = highest(fits, many)
-            items = self._catalog.items_of(ids[near].tolist(), q.modality, q.kept)
-            self._items |= {item.id: item for item in items}
+            self._kinds |= self._catalog.kinds_of(ids[near].tolist(), q.modality, q.kept)
             self._complete &= len(near) < many
 
     def _take_by_vectors(self, scored: Scored, many: int) -> None:
         """The best by their own vectors for the query as a whole, and by captions for each leaf."""
         q = self._question
         near = highest(self._worth, many)
-        matches = self._catalog.matches(scored.ids[near].tolist(), q.modality, q.kept)
-        self._own |= {match.item.id: match.vector_id for match in matches}
+        ids = scored.ids[self._mine[near]]
+        matches = self._catalog.matches(ids.tolist(), q.modality, q.kept)
+        self._own |= {match.item_id: match.vector_id for match in matches}
         # the others stand for files that are gone: what is looked for next has not to meet them
-        dead = ~np.isin(scored.ids[near], [match.vector_id for match in matches])
+        dead = ~np.isin(ids, [match.vector_id for match in matches])
         self._worth[near[dead]] = -np.inf
-        self._space.hide(scored.ids[near[dead]].tolist())
+        self._space.hide(ids[dead].tolist())
         self._complete &= len(near) < many
-        if q.hybrid is Hybrid.AUTO and self._captions.any():
+        if q.hybrid is Hybrid.AUTO and len(self._captions):
             for z in self._z[self._by_words]:
-                near = highest(np.where(self._captions, z, np.float32(-np.inf)), many)
-                matches += self._catalog.captioned(scored.ids[near].tolist(), q.modality, q.kept)
+                near = highest(z[self._captions], many)
+                ids = scored.ids[self._captions[near]]
+                matches += self._catalog.captioned(ids.tolist(), q.modality, q.kept)
                 self._complete &= len(near) < many
-        self._items |= {match.item.id: match.item for match in matches}
+        self._kinds |= {match.item_id: match.modality for match in matches}
 
     # -- the best of them --------------------------------------------------------------
 
     def best(self, k: int, calibrator: Calibrator | None) -> list[Answer]:
         """The k best of each modality, in one list, scored again from the catalog's own vectors."""
-        ids = np.array(sorted(self._items), np.int64)
+        ids = np.array(sorted(self._kinds), np.int64)
         words = np.full((len(self._leaves), len(ids)), np.nan, np.float32)
         for row, (items, fits) in zip(words, self._words, strict=True):
             _, at, where = np.intersect1d(ids, items, assume_unique=True, return_indices=True)
             row[at] = fits[where]
         own, captions = self._of_vectors(ids)
         _, worth = self._value(own, captions, words)
-        kinds = np.array([self._items[id].modality for id in ids.tolist()])
+        kinds = np.array([self._kinds[id] for id in ids.tolist()])
         found: list[Answer] = []
         for kind in Modality:
             mine = highest(np.where(kinds == kind, worth, np.float32(-np.inf)), k + _FINALISTS)
@@ -254,7 +257,7 @@ class _Candidates:
         order = order[np.isfinite(worth[order])]
         relevances = self._relevance(kind, ids[order].tolist(), z[:, order], calibrator)
         return [
-            Answer(self._items[int(ids[at])], raw[at], float(worth[at]), relevance, vectors[at])
+            Answer(int(ids[at]), raw[at], float(worth[at]), relevance, vectors[at])
             for at, relevance in zip(order.tolist(), relevances, strict=True)
         ]
 
@@ -296,7 +299,7 @@ class _Candidates:
         self._own |= self._catalog.vectors_of_items(self._space.id, missing)
         pairs = [(id, self._own[id]) for id in ids.tolist() if id in self._own]
         self._fill(own, ids, pairs, self._scored)
-        if self._question.hybrid is Hybrid.AUTO and self._captions.any():
+        if self._question.hybrid is Hybrid.AUTO and len(self._captions):
             said = self._catalog.captions_of_items(self._space.id, ids.tolist())
             self._fill(captions, ids, said, self._scored)
             captions[~self._by_words] = np.nan
@@ -337,7 +340,7 @@ class _Candidates:
 
 def _order(one: Answer) -> tuple[float, float, int, int]:
     """By relevance, if there is any, and what is worth more; then by vector and by item."""
-    return (-(one.relevance or 0.0), -one.worth, one.vector_id or 0, one.item.id)
+    return (-(one.relevance or 0.0), -one.worth, one.vector_id or 0, one.item_id)
 
 
 class _Standard:

@@ -154,13 +154,15 @@ class Search:
         how = self._how
         many = min(count, _MOST) + len(how.exclude)
         found = answer(self._catalog, self._space, question, scored, many, self._calibrator)
-        kept = [one for one in found if str(one.item.path) not in how.exclude]
-        kept = self._cut(kept)[:count]
-        details = self._catalog.details([one.item.id for one in kept])
-        captions = self._catalog.captions_of([one.item.id for one in kept])
+        items = {one.id: one for one in self._catalog.items_of([one.item_id for one in found])}
+        kept = self._cut([one for one in found if str(items[one.item_id].path) not in how.exclude])[
+            :count
+        ]
+        details = self._catalog.details([one.item_id for one in kept])
+        captions = self._catalog.captions_of([one.item_id for one in kept])
         hits = []
         for rank, one in enumerate(kept, start=1):
-            item, detail = one.item, details[one.item.id]
+            item, detail = items[one.item_id], details[one.item_id]
             said = tuple(caption.text for caption in captions.get(item.id, ()))
             hits.append(
                 Hit(

@@ -266,3 +266,18 @@ def _no_settings_of_the_user(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.getbasetemp() / "no-home"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
     monkeypatch.setenv("XDG_DATA_HOME", str(home))
+
+
+def items_by_words(catalog, texts, k=100, **options):
+    """(item, fit) of the k items that fit the words of these texts best."""
+    ids, fits = catalog.fits_by_words(texts, thorough=True)
+    there = {item.id: item for item in catalog.items_of(ids.tolist(), **options)}
+    ranked = sorted((-fit, id) for id, fit in zip(ids.tolist(), fits.tolist(), strict=True))
+    return [(there[id], -fit) for fit, id in ranked if id in there][:k]
+
+
+def matched(catalog, vector_ids, *options):
+    """(vector id, item) of what these vectors stand for."""
+    matches = catalog.matches(list(vector_ids), *options)
+    items = {item.id: item for item in catalog.items_of([match.item_id for match in matches])}
+    return [(match.vector_id, items[match.item_id]) for match in matches]

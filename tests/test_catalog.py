@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FakeEncoder, inject
+from conftest import FakeEncoder, inject, items_by_words, matched
 from fixtures import make_library
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -370,8 +370,8 @@ def test_a_moved_file_keeps_its_ids(catalog):
     with catalog.transaction():
         catalog.move_file(id, b"/q/b.png", (1, 2, 3))
     [after] = catalog.matches([1])
-    assert os.fsencode(after.item.path) == b"/q/b.png"
-    assert (after.item.id, after.vector_id) == (before.item.id, before.vector_id)
+    assert after == before
+    assert [os.fsencode(item.path) for _, item in matched(catalog, [1])] == [b"/q/b.png"]
     assert catalog.matches([2]) == []
     assert vector_rows(catalog) == {1: [0, 1, 0]}
     assert catalog.known_files(b"/q")[b"b.png"].state == (1, 2, 3)
@@ -383,7 +383,7 @@ def test_a_gone_file_has_no_match_but_keeps_its_vector(catalog):
     with catalog.transaction():
         content_id = put(catalog, b"/p/a.png")
         catalog.put_file(b"/p/bad.png", STATE, reason=Reason.EMPTY, message="empty")
-    item = catalog.matches([1])[0].item.id
+    item = catalog.matches([1])[0].item_id
     with catalog.transaction():
         catalog.mark_gone(catalog.files_below(b"/p"))
     assert catalog.matches([1]) == []
@@ -392,7 +392,7 @@ def test_a_gone_file_has_no_match_but_keeps_its_vector(catalog):
     assert catalog.paths_of(content_id) == [(1, b"/p/a.png", True)]
     with catalog.transaction():
         catalog.put_file(b"/p/a.png", STATE, content_id=content_id)
-    assert [match.item.id for match in catalog.matches([1])] == [item]
+    assert [match.item_id for match in catalog.matches([1])] == [item]
 
 
 def test_failures_and_skips(catalog):
@@ -428,7 +428,7 @@ def test_many_ids_at_once(catalog):
     assert [path for _, path in catalog.paths_by_id(ids)] == [
         b"/p/%04d.png" % number for number in range(1300)
     ]
-    assert len(catalog.matches(range(1, 1301))) == 1300
+    assert len(catalog.matches(list(range(1, 1301)))) == 1300
     assert len(catalog.vectors_of(range(1, 1301))[0]) == 1300
     with catalog.transaction():
         catalog.drop_files(ids)
@@ -553,7 +553,7 @@ def test_row_23_a_library_of_every_past_schema_opens(tmp_path, version, monkeypa
         rows = vector_rows(catalog)
         assert [rows[id] for id in (1, 2, 3)] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
         found = {
-            (match.vector_id, os.fsencode(match.item.path)) for match in catalog.matches([1, 2, 3])
+            (vector_id, os.fsencode(item.path)) for vector_id, item in matched(catalog, [1, 2, 3])
         }
         assert found == {
             (1, b"/photos/1.png"), (2, b"/photos/2.png"), (1, b"/photos/below/copy\xff.png"),
@@ -562,13 +562,13 @@ def test_row_23_a_library_of_every_past_schema_opens(tmp_path, version, monkeypa
         assert catalog.counts()["gone"] == 1
         assert catalog.setting("made") == "by make_library.py"
         assert catalog.inspect() == []
-        [(copy, _)] = catalog.items_by_words(["copy"], 10)
+        [(copy, _)] = items_by_words(catalog, ["copy"], 10)
         assert os.fsencode(copy.path) == b"/photos/below/copy\xff.png"
         if version >= 2:
-            told = [(match.item.part, match.item.start) for match in catalog.matches([4, 5])]
+            told = [(item.part, item.start) for _, item in matched(catalog, [4, 5])]
             assert told == [(0, 0.0), (1, 5.0)]
-            [(passage, _)] = catalog.items_by_words(["fox"], 10)
-            assert catalog.passages([passage.id]) == {passage.id: "a red fox"}
+            [(passage, _)] = items_by_words(catalog, ["fox"], 10)
+            assert catalog.details([passage.id])[passage.id].text == "a red fox"
         if version >= 3:
             assert catalog.captions_of([1, 2]) == {1: [Caption("sidecar", "a red square")]}
     inject(monkeypatch, FakeEncoder(fingerprint=make_library.FINGERPRINT))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import COLOURS, FakeEncoder, colour_row, inject
+from conftest import COLOURS, FakeEncoder, colour_row, inject, items_by_words
 from fixtures import make_library
 from PIL import Image
 
@@ -129,7 +129,7 @@ def test_the_words_of_captions_find_their_pictures(red, photos):
 
     def found(*asked):
         with Catalog.open(red.folder / "library.db") as catalog:
-            return [item.path.name for item, _ in catalog.items_by_words(list(asked), 5)]
+            return [item.path.name for item, _ in items_by_words(catalog, list(asked), 5)]
 
     assert (found("square"), found("rose")) == (["red.png"], [])
     (photos / "red.txt").write_text("a rose")

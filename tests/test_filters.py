@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import paint, unit
+from conftest import matched, paint, unit
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -647,9 +647,9 @@ def kept_by(catalog: Catalog, tree: Filter) -> set[bytes]:
     assert ids.dtype == np.int64
     assert np.all(np.diff(ids) > 0)
     everything = catalog.vector_ids(1).tolist()
-    matches = catalog.matches(everything, None, tree)
-    assert {match.vector_id for match in matches} == set(ids.tolist())
-    paths = [os.fsencode(match.item.path) for match in matches]
+    matches = matched(catalog, everything, None, tree)
+    assert {vector_id for vector_id, _ in matches} == set(ids.tolist())
+    paths = [os.fsencode(item.path) for _, item in matches]
     assert len(paths) == len(set(paths))
     return set(paths)
 
@@ -904,7 +904,7 @@ def test_values_are_only_ever_parameters(catalog):
                     assert expected in asked[-1][1]
             assert len(asked) == len(HOSTILE)
             (statement,) = {statement for statement, _ in asked}
-            assert not re.search('DROP|ATTACH|UNION SELECT 1|OR 1|%|]', statement)
+            assert not re.search("DROP|ATTACH|UNION SELECT 1|OR 1|%|]", statement)
     finally:
         event.remove(catalog._connection, "before_cursor_execute", note)
 

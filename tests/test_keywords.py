@@ -11,6 +11,7 @@ import sqlite3
 
 import numpy as np
 import pytest
+from conftest import items_by_words, matched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +47,7 @@ def say(catalog, file_id, *captions):
 
 def found(catalog, *texts, k=10, **options):
     """The names of the items that words find, with their parts."""
-    items = catalog.items_by_words(texts, k, **options)
+    items = items_by_words(catalog, texts, k, **options)
     return [(item.path.name, item.part) for item, _ in items]
 
 
@@ -100,8 +101,9 @@ def test_passages_are_found_and_given_back(catalog):
     assert found(catalog, "hare") == found(catalog, "狐") == [("notes.md", 1)]
     assert found(catalog, "notes") == [("notes.md", 0)]
     assert sorted(found(catalog, "fox")) == [("fox.png", 0), ("notes.md", 0)]
-    all_three = [item.id for item, _ in catalog.items_by_words(["fox hare"], 10)]
-    assert sorted(catalog.passages(all_three).values()) == ["a red fox\n", "狐狸 and a hare"]
+    all_three = [item.id for item, _ in items_by_words(catalog, ["fox hare"], 10)]
+    texts = {detail.text for detail in catalog.details(all_three).values()}
+    assert texts == {"a red fox\n", "狐狸 and a hare", None}
 
 
 def test_a_window_of_sound_says_its_seconds(catalog):
@@ -113,8 +115,8 @@ def test_a_window_of_sound_says_its_seconds(catalog):
         catalog.put_file(b"/s/bark.wav", (1, 1, 1), content_id=id, modality=Modality.AUDIO)
         catalog.put_file(b"/s/copy.wav", (1, 1, 2), content_id=id, modality=Modality.AUDIO)
     told = {
-        (m.vector_id, m.item.path.name, m.item.part, m.item.start, m.item.end)
-        for m in catalog.matches([1, 2])
+        (vector_id, item.path.name, item.part, item.start, item.end)
+        for vector_id, item in matched(catalog, [1, 2])
     }
     assert told == {
         (1, "bark.wav", 0, 0.0, 5.0), (2, "bark.wav", 1, 5.0, 7.5),

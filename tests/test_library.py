@@ -1393,7 +1393,7 @@ def test_row_24_a_read_only_mount(tmp_path, photos, log):
     before = contents(folder)
     run = f"'{sys.executable}' -m mmsearch"
     done = read_only_mount(
-        folder, f"{run} query words --format paths --index '{folder}'", tmp_path / "home"
+        folder, f"{run} query words --all --format paths --index '{folder}'", tmp_path / "home"
     )
     assert (done.returncode, done.stdout) == (0, f"{photos / 'red.png'}\n"), done.stderr
     done = read_only_mount(

@@ -23,6 +23,7 @@ from mmsearch.errors import LoadError, ModelError, UsageError
 from mmsearch.language import file, parse
 from mmsearch.records import Modality, Reason
 
+
 def vector_of(query, encoder):
     """A sum as one vector, what is not wanted taken off it."""
     [asked] = ask([query.terms], encoder)
@@ -195,9 +196,8 @@ def test_the_background_of_a_mix_against_drawn_items(tmp_path):
 
 def test_a_modality_without_figures_has_no_background(tmp_path):
     """One term that knows nothing of a modality is enough; so is an encoder without any."""
-    assert vector_of(mmsearch.text("red") + picture(tmp_path, "red"), Known(BOTH)).background.keys() == {
-        IMAGE
-    }
+    both = mmsearch.text("red") + picture(tmp_path, "red")
+    assert vector_of(both, Known(BOTH)).background.keys() == {IMAGE}
     assert vector_of(mmsearch.text("red"), Known({})).background == {}
 
 

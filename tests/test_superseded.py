@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FakeEncoder, colour_row, inject, unit
+from conftest import FakeEncoder, colour_row, inject, items_by_words, unit
 from fixtures import make_library
 from typer.testing import CliRunner
 
@@ -206,7 +206,7 @@ def test_row_23_a_reader_brings_an_older_schema_up_to_date(tmp_path, monkeypatch
         assert next(iter(library.query("red"))).path == Path("/photos/1.png")
     assert (tmp_path / "library.db.schema-1").exists()
     with Catalog.open(tmp_path / "library.db") as catalog:
-        assert [item.path.name for item, _ in catalog.items_by_words(["2"], 5)] == ["2.png"]
+        assert [item.path.name for item, _ in items_by_words(catalog, ["2"], 5)] == ["2.png"]
 
 
 def test_row_23_an_older_schema_beside_a_writer_is_left_alone(tmp_path, monkeypatch):

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import Select, bindparam, select, union
+from sqlalchemy import Row, Select, bindparam, func, select, union
 
 from mmsearch.catalog import keywords
-from mmsearch.catalog.session import Session, chunks
-from mmsearch.catalog.tables import captions, contents, files, folders, items, parts, vectors
+from mmsearch.catalog.session import Session
+from mmsearch.catalog.tables import captions, contents, files, folders, items, vectors
 from mmsearch.records import Item, Modality
 
 if TYPE_CHECKING:
     from mmsearch.filters import Filter
     from mmsearch.records import Ids, Scores
 
+
+def _any_of(column: Any, name: str) -> Any:
+    """`column` is one of a JSON list: one parameter, whose statement is compiled but once."""
+    return column.in_(select(func.json_each(bindparam(name)).table_valued("value").c.value))
+
+
 # made once: building a statement costs a warm query more than running it
-_AMONG = vectors.c.id.in_(bindparam("ids", expanding=True))
+_AMONG = _any_of(vectors.c.id, "ids")
+_THESE = _any_of(items.c.id, "items")
+_FOUND = (vectors.c.id, items.c.id, items.c.modality)
 _ITEM = (
     items.c.id, items.c.part, folders.c.path, files.c.name, items.c.modality, items.c.start,
     items.c.end,
 )  # fmt: skip
-_THESE = items.c.id.in_(bindparam("items", expanding=True))
 _OWN = (
     select(items.c.id, vectors.c.id)
     .join(files, files.c.id == items.c.file_id)
@@ -42,16 +49,20 @@ _CAPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """An item that a vector, or a caption's, stands for. Copies are several items of one."""
 
     vector_id: int
-    item: Item
+    item_id: int
+    modality: str
 
 
 class Items(Session):
-    """What is found: items joined with their files, contents, captions and vectors."""
+    """What is found: items joined with their files, contents, captions and vectors.
+
+    Where a filter or a modality is given, what it does not let through is left out, and what
+    is gone always is; of several copies of a picture each is judged alone.
+    """
 
     def vector_ids(
         self, space_id: int, filter: Filter | None = None, modality: Modality | None = None
@@ -60,7 +71,7 @@ class Items(Session):
         query = union(
             *(
                 found.with_only_columns(vectors.c.id).where(vectors.c.space_id == space_id)
-                for found in (matching(modality, filter), _captioned(modality, filter))
+                for found in (_matching(modality, filter), _captioned(modality, filter))
             )
         )
         with self.snapshot():
@@ -72,17 +83,8 @@ class Items(Session):
         modality: Modality | None = None,
         filter: Filter | None = None,
     ) -> list[Match]:
-        """The items that these vectors stand for now, as far as the filter lets them through.
-
-        None for a vector that is gone; of several copies of a picture each is judged alone.
-        """
-        found: list[Match] = []
-        query = matching(modality, filter).where(_AMONG)
-        with self.snapshot():
-            for chunk in chunks(vector_ids):
-                for id, *item in self._connection.execute(query, {"ids": chunk}):
-                    found.append(Match(id, _item(item)))
-        return found
+        """The items that these vectors stand for now."""
+        return self._found(_matching(modality, filter).where(_AMONG), vector_ids)
 
     def captioned(
         self,
@@ -90,14 +92,13 @@ class Items(Session):
         modality: Modality | None = None,
         filter: Filter | None = None,
     ) -> list[Match]:
-        """The items whose captions these vectors are: the first of each file, as in `matches`."""
-        found: list[Match] = []
-        query = _captioned(modality, filter).where(_AMONG)
+        """The items whose captions these vectors are: the first of each file."""
+        return self._found(_captioned(modality, filter).where(_AMONG), vector_ids)
+
+    def _found(self, query: Select[Any], vector_ids: Sequence[int]) -> list[Match]:
         with self.snapshot():
-            for chunk in chunks(vector_ids):
-                for id, *item in self._connection.execute(query, {"ids": chunk}):
-                    found.append(Match(id, _item(item)))
-        return found
+            bound = {"ids": json.dumps(vector_ids)}
+            return [Match(*row) for row in self._connection.execute(query, bound).all()]
 
     def vectors_of_items(self, space_id: int, item_ids: Sequence[int]) -> dict[int, int]:
         """By item, the id of its own vector, as far as the space has one."""
@@ -110,17 +111,23 @@ class Items(Session):
     def _vectors_of(
         self, query: Select[Any], space_id: int, item_ids: Sequence[int]
     ) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = []
         with self.snapshot():
-            for chunk in chunks(item_ids):
-                rows = self._connection.execute(query, {"space": space_id, "items": chunk})
-                found += [(item_id, vector_id) for item_id, vector_id in rows]
-        return found
+            bound = {"space": space_id, "items": json.dumps(item_ids)}
+            return [(item, vector) for item, vector in self._connection.execute(query, bound).all()]
 
     def fits_by_words(self, texts: Sequence[str], *, thorough: bool = False) -> tuple[Ids, Scores]:
         """Which items fit the words of these texts, and how well: see keywords.fits."""
         with self.snapshot():
             return keywords.fits(self._connection, texts, thorough=thorough)
+
+    def kinds_of(
+        self,
+        item_ids: Sequence[int],
+        modality: Modality | None = None,
+        filter: Filter | None = None,
+    ) -> dict[int, str]:
+        """The modality of those of these items that are there."""
+        return {row.id: row.modality for row in self._items(item_ids, modality, filter)}
 
     def items_of(
         self,
@@ -128,56 +135,21 @@ class Items(Session):
         modality: Modality | None = None,
         filter: Filter | None = None,
     ) -> list[Item]:
-        """Those of these items that are not gone and that the filter lets through."""
-        found: list[Item] = []
-        query = _these(modality, filter)
-        with self.snapshot():
-            for chunk in chunks(item_ids):
-                rows = self._connection.execute(query, {"items": chunk})
-                found += [_item(row) for row in rows]
-        return found
+        """Those of these items that are there."""
+        return [_item(row) for row in self._items(item_ids, modality, filter)]
 
-    def items_by_words(
-        self,
-        texts: Sequence[str],
-        k: int,
-        modality: Modality | None = None,
-        filter: Filter | None = None,
-    ) -> list[tuple[Item, float]]:
-        """The k items that fit the words of these texts best, and how well (keywords.fits)."""
-        found: list[tuple[Item, float]] = []
+    def _items(
+        self, item_ids: Sequence[int], modality: Modality | None, filter: Filter | None
+    ) -> Sequence[Row[Any]]:
         with self.snapshot():
-            ids, fits = self.fits_by_words(texts, thorough=True)
-            fit_of = dict(zip(ids.tolist(), fits.tolist(), strict=True))
-            for chunk in chunks(ids[np.lexsort((ids, -fits))].tolist()):
-                there = {item.id: item for item in self.items_of(chunk, modality, filter)}
-                found += [(there[id], fit_of[id]) for id in chunk if id in there]
-                if len(found) >= k:
-                    break
-        return found[:k]
-
-    def passages(self, item_ids: Sequence[int]) -> dict[int, str]:
-        """The text of those of these items that are passages."""
-        query = (
-            select(items.c.id, parts.c.text)
-            .join(files, files.c.id == items.c.file_id)
-            .join(
-                parts, (parts.c.content_id == files.c.content_id) & (parts.c.part == items.c.part)
-            )
-            .where(parts.c.text.is_not(None))
-        )
-        found: dict[int, str] = {}
-        with self.snapshot():
-            for chunk in chunks(item_ids):
-                rows = self._connection.execute(query.where(items.c.id.in_(chunk)))
-                found.update((id, text) for id, text in rows)
-        return found
+            bound = {"items": json.dumps(item_ids)}
+            return self._connection.execute(_these(modality, filter), bound).all()
 
 
 @functools.lru_cache(maxsize=16)
-def matching(modality: Modality | None, filter: Filter | None = None) -> Select[Any]:
+def _matching(modality: Modality | None, filter: Filter | None = None) -> Select[Any]:
     query = (
-        select(vectors.c.id, *_ITEM)
+        select(*_FOUND)
         .join(files, files.c.content_id == vectors.c.content_id)
         .join(items, (items.c.file_id == files.c.id) & (items.c.part == vectors.c.part))
     )
@@ -187,13 +159,15 @@ def matching(modality: Modality | None, filter: Filter | None = None) -> Select[
 @functools.lru_cache(maxsize=16)
 def _these(modality: Modality | None, filter: Filter | None = None) -> Select[Any]:
     query = select(*_ITEM).join(files, files.c.id == items.c.file_id).where(_THESE)
+    if filter is None:  # else it is joined for the filter
+        query = query.join(folders, folders.c.id == files.c.folder_id)
     return _filtered(query, modality, filter)
 
 
 @functools.lru_cache(maxsize=16)
 def _captioned(modality: Modality | None, filter: Filter | None = None) -> Select[Any]:
     query = (
-        select(vectors.c.id, *_ITEM)
+        select(*_FOUND)
         .join(captions, captions.c.content_id == vectors.c.content_id)
         .join(files, files.c.id == captions.c.file_id)
         .join(items, (items.c.file_id == files.c.id) & (items.c.part == 0))
@@ -203,14 +177,14 @@ def _captioned(modality: Modality | None, filter: Filter | None = None) -> Selec
 
 def _filtered(query: Select[Any], modality: Modality | None, filter: Filter | None) -> Select[Any]:
     """Those of these items that are not gone and that the filter lets through."""
-    query = query.join(folders, folders.c.id == files.c.folder_id).where(files.c.gone_at.is_(None))
+    query = query.where(files.c.gone_at.is_(None))
     if modality is not None:
         query = query.where(items.c.modality == modality)
     if filter is not None:
         from mmsearch.catalog.filters import expression  # most queries have none
 
         query = query.join(contents, contents.c.id == files.c.content_id)
-        query = query.where(expression(filter))
+        query = query.join(folders, folders.c.id == files.c.folder_id).where(expression(filter))
     return query
 
 
