@@ -131,6 +131,7 @@ def features(
     top = -np.sort(-np.asarray(hits, np.float64))[:_TOP]
     mean, deviation = _moments(scores)
     spread = (scores - mean) / deviation if len(scores) else np.zeros(1)
+    square = spread * spread
     half, most, tail = np.quantile(scores if len(scores) else top, (0.5, 0.9, 0.99))
     said = np.sort(sentences @ query)
     fits = sentences @ best
@@ -138,7 +139,7 @@ def features(
         [
             *(asked is kind for kind in Modality),
             *(found is kind for kind in Modality),
-            mean, deviation, half, most, tail, (spread**3).mean(), (spread**4).mean(),
+            mean, deviation, half, most, tail, (square * spread).mean(), (square * square).mean(),
             top[0], top[0] - top[min(1, len(top) - 1)], top[0] - top[-1],
             top[0] - tail, (top[0] - mean) / deviation,
             said.mean(), said.std(), said[-_SPECIFIC:].mean(),
