@@ -287,12 +287,8 @@ def _nouns(said: Sequence[Sequence[str]]) -> set[str]:
     """Words that stand behind an article, before no other noun, a third of the time."""
     texts = " . ".join(caption.lower() for several in said for caption in several)
     every = Counter(re.findall(r"[a-z]{3,}", texts))
-    behind = Counter(
-        re.findall(
-            r"\b(?:a|an|the) ([a-z]{3,})(?= (?:is|are|in|on|with|and|of|at|to|while|running|standing|sitting|[.,]))",
-            texts,
-        )
-    )
+    ends = "is|are|in|on|with|and|of|at|to|while|running|standing|sitting|[.,]"
+    behind = Counter(re.findall(rf"\b(?:a|an|the) ([a-z]{{3,}})(?= (?:{ends}))", texts))
     return {word for word, count in behind.items() if count >= max(3, every[word] / 3)}
 
 
@@ -398,7 +394,7 @@ def trials(
     return Trials(name, asked[0], kind, asked[1], items, asked[1] @ items.T, hubs, there, kept)
 
 
-def fixed(rows: Rows, *, fitted: bool) -> list[Trials]:
+def fixed(rows: Rows, *, fitted: bool) -> list[Trials]:  # noqa: PLR0915 (it is a list)
     """The libraries that the calibrator is fitted to, or those that it is measured on."""
     seed = 0 if fitted else 1
     generator = np.random.default_rng(seed)
@@ -518,10 +514,10 @@ def fixed(rows: Rows, *, fitted: bool) -> list[Trials]:
         drawn(audible, kinds, 15, 6, seed))  # fmt: skip
 
     # passages of text, by a caption and by a photo
-    others = photos.captions[np.arange(n), (one + 1) % 5]
-    add("texts by a caption", TEXT, captions, TEXT, others, same,
+    passages = photos.captions[np.arange(n), (one + 1) % 5]
+    add("texts by a caption", TEXT, captions, TEXT, passages, same,
         drawn(same, photos.clusters, 29, 10, seed) | own)  # fmt: skip
-    add("texts by a photo", IMAGE, photos.rows[asked], TEXT, others, same,
+    add("texts by a photo", IMAGE, photos.rows[asked], TEXT, passages, same,
         drawn(same, photos.clusters, 29, 10, seed) | own)  # fmt: skip
 
     # texts by a sound: the names of all sounds, among captions
@@ -530,7 +526,7 @@ def fixed(rows: Rows, *, fitted: bool) -> list[Trials]:
         f"sound_texts_{seed}",
         [way.format(esc50.spoken(categories[kind])) for kind in noises for way in SOUND_TEMPLATES],
     )
-    said = np.concatenate([names, others[: n // 3]])
+    said = np.concatenate([names, passages[: n // 3]])
     of = np.concatenate([np.repeat(noises, len(SOUND_TEMPLATES)), -1 - np.arange(n // 3)])
     named = kinds[some][:, None] == of[None]
     add("texts by a sound", AUDIO, noise[some], TEXT, said, named,
