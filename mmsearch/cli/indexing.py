@@ -1,0 +1,181 @@
+"""Commands about a library and its files: index, status, errors, check, forget, demo."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmsearch.cli.app import app, opened, signals
+from mmsearch.cli.options import Index, Json, Model
+
+
+@app.command()
+def index(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH", help="Folders or files; none: all known roots."),
+    ] = None,
+    index: Index = None,
+    model: Model = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Leave out names or paths like this; may be repeated."),
+    ] = None,
+    include_hidden: Annotated[
+        bool, typer.Option("--include-hidden", help="Take hidden files and folders too.")
+    ] = False,
+    max_megapixels: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Refuse pictures of more decoded pixels; default: 64."),
+    ] = None,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read every file again, whatever its size and date.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would happen; nothing is decoded for it."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Index pictures, sounds and texts; run again, only what changed is read."""
+    from mmsearch.printing import Meter, note, print_json, print_report
+
+    gc.enable()
+    meter = Meter()
+    with opened(index, model, max_megapixels=max_megapixels) as library, signals() as received:
+        try:
+            report = library.index(
+                paths or [],
+                exclude=exclude or [],
+                include_hidden=include_hidden,
+                rehash=rehash,
+                dry_run=dry_run,
+                progress=meter,
+                stop=lambda: bool(received),
+                note=note,
+            )
+        finally:
+            meter.close()
+    if json:
+        print_json(report.as_dict())
+    else:
+        print_report(report)
+    sys.stdout.flush()
+    if report.interrupted and received:
+        raise typer.Exit(128 + received[0])
+    if report.failures:
+        raise typer.Exit(3)
+
+
+@app.command()
+def status(index: Index = None, json: Json = False) -> None:
+    """Say what the library holds, and where."""
+    from mmsearch.files import display
+    from mmsearch.printing import print_json
+    from mmsearch.settings import config_file
+
+    with opened(index) as library:
+        state = library.status()
+    if json:
+        print_json(state)
+        return
+    cache = state["cache"]
+    print(f"index     {display(state['index'])}  ({state['bytes'] / 1e6:,.1f} MB)")
+    print(f"model     {state['model']}, {state['dim']} dimensions")
+    print(f"files     {state['files']:,} indexed, {state['gone']:,} gone")
+    if state["waiting"]:
+        print(f"          {state['waiting']:,} wait to be encoded anew: run mmsearch index")
+    if state["labelled"]:
+        print(f"          {state['labelled']:,} have labels (mmsearch label)")
+    print(f"          {state['failed']:,} failed, {state['skipped']:,} skipped (mmsearch errors)")
+    print(f"cache     {cache['rows']:,} rows, {cache['fresh']:,} newer, {cache['dead']:,} dead")
+    if cache["problem"]:
+        print(f"          not used: {cache['problem']}")
+    print(f"settings  {config_file()}")
+    for root in state["roots"]:
+        print(f"root      {display(root)}")
+
+
+@app.command()
+def errors(
+    index: Index = None,
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="List the files of unsupported types instead.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the files that could not be read, each with its reason."""
+    from mmsearch.printing import print_failures, print_json
+
+    with opened(index) as library:
+        failures = library.errors(skipped=skipped)
+    if json:
+        print_json([failure.as_dict() for failure in failures])
+    else:
+        print_failures(failures)
+
+
+@app.command()
+def check(index: Index = None, json: Json = False) -> None:
+    """Read the whole library and say whether it is sound. Exit code 1 when it is not."""
+    from mmsearch.printing import print_json
+
+    with opened(index) as library:
+        found = library.check()
+    if json:
+        print_json({"sound": not found, "problems": found})
+    else:
+        print("\n".join(found) or "sound")
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def forget(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH", help="Roots, folders or files to drop."),
+    ] = None,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="Drop what index found to be missing.")
+    ] = False,
+    index: Index = None,
+    json: Json = False,
+) -> None:
+    """Drop files from the library; the files themselves are not touched."""
+    from mmsearch.printing import print_json
+
+    with opened(index) as library:
+        count = library.forget(paths or [], gone=gone)
+    if json:
+        print_json({"forgotten": count})
+    else:
+        print(f"{count:,} files forgotten; none was deleted")
+
+
+@app.command()
+def demo(
+    index: Annotated[
+        Path, typer.Option("--index", metavar="DIR", help="Where the demo's library is kept.")
+    ] = Path("indexes/demo"),
+) -> None:
+    """Index scikit-image's photographs and find them by words."""
+    from mmsearch.demo import QUERIES, photographs
+    from mmsearch.printing import Format, Meter, print_hits, print_report
+
+    folder = photographs()
+    print(f"$ mmsearch index {folder} --index {index}")
+    meter = Meter()
+    with opened(index) as library:
+        try:
+            report = library.index(folder, progress=meter)
+        finally:
+            meter.close()
+        print_report(report)
+        for words in QUERIES:
+            print(f'\n$ mmsearch query "{words}" -k 3 --index {index}')
+            print_hits(library.query(words, k=3), Format.TABLE)
