@@ -15,7 +15,7 @@ NOTHING = 'nothing to look for: give some words, such as "a dog on grass"'
 # A question may come from a stranger: these keep it affordable, and far from Python's stack.
 MAX_TERMS = 200
 MAX_DEPTH = 16  # conditions within one another
-MAX_WORDS = 100_000  # characters of a term; models read the first few hundred
+MAX_WORDS = 10_000  # characters, as of a filter: ten times as many take seconds to look for
 MAX_WEIGHT = 1e6  # its square is well within single precision
 
 
