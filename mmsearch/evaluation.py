@@ -207,6 +207,6 @@ def _served_ranks(
     most = CUTS[-1]
     ranks = []
     for row, query in queries:
-        right = [owner.get(str(hit.path)) == row for hit in library.query(query, most)]
+        right = [owner.get(str(hit.path)) == row for hit in library.query(query, most, all=True)]
         ranks.append(right.index(True) + 1 if any(right) else most + 1)
     return np.array(ranks, np.int64)

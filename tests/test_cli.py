@@ -29,6 +29,8 @@ KEYS = ["rank", "score", "relevance", "path", "modality", "id", "start", "end"]
 MORE = ["text", "captions", "taken", "duplicates"]  # in JSON
 ODD = b"not utf8 \xff\n\x1b[31m.png"
 
+MMSEARCH = [sys.executable, "-m", "mmsearch"]
+
 
 class Made:
     """A folder of pictures and its library, made by the program itself."""
@@ -188,45 +190,47 @@ def test_index_takes_options(tmp_path, run_cli):
 
 
 def test_the_table(made, mm):
-    """Rank, score and path, best first; a path cannot harm the terminal."""
-    lines = mm("query", "a", "dog", "on", "grass").stdout.decode().splitlines()
+    """Rank, relevance, score and path, best first; a path cannot harm the terminal."""
+    lines = mm("query", "a", "dog", "on", "grass", "--all").stdout.decode().splitlines()
     assert [int(line.split()[0]) for line in lines] == [1, 2, 3, 4, 5]
-    scores = [float(line.split()[1]) for line in lines]
-    assert scores == sorted(scores, reverse=True)
-    assert {line[11:13] for line in lines} == {"  "}  # the columns stand straight
-    shown = {line[13:] for line in lines}
+    relevances = [int(line.split()[1].removesuffix("%")) for line in lines]
+    assert relevances == sorted(relevances, reverse=True)
+    assert {line[17:19] for line in lines} == {"  "}  # the columns stand straight
+    shown = {line[19:] for line in lines}
     plain = {str(made.photos / f"{name}.png") for name in ("red", "green", "blue", "größe 狗")}
     assert shown == plain | {f"{made.photos}/not utf8 \\xff\\n\\x1b[31m.png"}
 
 
 def test_words_need_no_quotes(mm):
     """Adjacent words are one phrase."""
-    assert mm("query", "a", "dog").stdout == mm("query", "a dog").stdout
-    assert mm("query", "a", "dog").stdout != mm("query", "a", "+", "dog").stdout
+    assert mm("query", "a", "dog", "--all").stdout == mm("query", "a dog", "--all").stdout
+    assert mm("query", "a", "dog", "--all").stdout != mm("query", "a", "+", "dog", "--all").stdout
 
 
 def test_json_has_exactly_the_documented_keys(made, mm):
     """In this order; what is not there yet is null; bytes that are not UTF-8 come as base64."""
-    rows = json.loads(mm("query", "a dog", "--format", "json").stdout)
+    rows = json.loads(mm("query", "a dog", "--format", "json", "--all").stdout)
     assert len(rows) == 5
     for rank, row in enumerate(rows, start=1):
         odd = "path_bytes" in row
         assert list(row) == KEYS + MORE + ["path_bytes"] * odd
-        assert (row["rank"], row["relevance"], row["start"], row["end"]) == (rank, None, None, None)
+        assert (row["rank"], row["start"], row["end"]) == (rank, None, None)
+        assert 0 <= row["relevance"] <= 1
         assert (type(row["score"]), type(row["id"]), row["modality"]) == (float, int, "image")
         raw = base64.b64decode(row["path_bytes"]) if odd else row["path"].encode()
         assert os.path.exists(raw)
         assert odd == (os.path.basename(raw) == ODD)
         assert row["path"] == raw.decode("utf-8", "replace")
-    assert mm("query", "a dog", "--json").stdout == mm("query", "a dog", "--format", "json").stdout
+    same = mm("query", "a dog", "--format", "json", "--all").stdout
+    assert mm("query", "a dog", "--json", "--all").stdout == same
 
 
 def test_every_format_says_the_same(mm):
     """json, ndjson, csv, paths and -0 agree in number, order and values."""
-    rows = json.loads(mm("query", "a dog", "--format", "json").stdout)
-    lines = mm("query", "a dog", "--format", "ndjson").stdout.splitlines()
+    rows = json.loads(mm("query", "a dog", "--format", "json", "--all").stdout)
+    lines = mm("query", "a dog", "--format", "ndjson", "--all").stdout.splitlines()
     assert [json.loads(line) for line in lines] == rows
-    table = mm("query", "a dog", "--format", "csv").stdout.decode()
+    table = mm("query", "a dog", "--format", "csv", "--all").stdout.decode()
     assert table.startswith(",".join(KEYS) + "\n")
     told = list(csv.DictReader(io.StringIO(table)))
     assert [list(row) for row in told] == [KEYS] * 5
@@ -237,15 +241,15 @@ def test_every_format_says_the_same(mm):
         base64.b64decode(row["path_bytes"]) if "path_bytes" in row else row["path"].encode()
         for row in rows
     ]
-    paths = mm("query", "a dog", "--format", "paths").stdout
+    paths = mm("query", "a dog", "--format", "paths", "--all").stdout
     assert paths == b"".join(path + b"\n" for path in raw)
-    assert mm("query", "a dog", "-0").stdout == b"".join(path + b"\0" for path in raw)
+    assert mm("query", "a dog", "-0", "--all").stdout == b"".join(path + b"\0" for path in raw)
 
 
 @pytest.mark.skipif(shutil.which("xargs") is None, reason="no xargs here")
 def test_paths_survive_xargs(made, mm):
     """`mmsearch query ... -0 | xargs -0` opens every file, whatever its name."""
-    out = mm("query", "a dog", "-0").stdout
+    out = mm("query", "a dog", "-0", "--all").stdout
     script = "import os, sys; print(sum(os.path.getsize(os.fsencode(a)) for a in sys.argv[1:]))"
     done = subprocess.run(
         ["xargs", "-0", sys.executable, "-c", script], input=out, capture_output=True, check=True
@@ -256,12 +260,12 @@ def test_paths_survive_xargs(made, mm):
 
 def test_k_and_type(mm):
     """-k cuts; --type keeps one kind; --all changes nothing."""
-    whole = mm("query", "a dog", "-0").stdout
-    two = mm("query", "a dog", "-0", "-k", "2").stdout
+    whole = mm("query", "a dog", "-0", "--all").stdout
+    two = mm("query", "a dog", "-0", "-k", "2", "--all").stdout
     assert two == b"".join(path + b"\0" for path in whole.split(b"\0")[:2])
     assert mm("query", "a dog", "-k", "99", "--type", "image", "--all", "-0").stdout == whole
-    assert mm("query", "a dog", "--type", "text").stdout == b""
-    assert mm("query", "a dog", "--type", "text", "--format", "json").stdout == b"[]\n"
+    assert mm("query", "a dog", "--type", "text", "--all").stdout == b""
+    assert mm("query", "a dog", "--type", "text", "--format", "json", "--all").stdout == b"[]\n"
 
 
 def scores(done):
@@ -272,30 +276,31 @@ def test_pictures_and_weights_combine(made, mm):
     """A picture finds itself; signs and weights are those of the Python API."""
     green, json_please = made.photos / "green.png", ["--format", "json"]
     for arguments in (["./green.png"], ["--image", "green.png"], [str(green)]):
-        rows = json.loads(mm("query", *arguments, *json_please, cwd=made.photos).stdout)
+        rows = json.loads(mm("query", *arguments, *json_please, "--all", cwd=made.photos).stdout)
         assert rows[0]["path"] == str(green)
         assert rows[0]["score"] == pytest.approx(1, abs=1e-3)
     asked = mmsearch.text("a dog") + 0.5 * mmsearch.image(green) - 2 * mmsearch.text("a toy")
     with mmsearch.open_library(made.index) as library:
-        hits = library.query(asked)
+        hits = library.query(asked, all=True)
     expected = {
         os.fsencode(hit.path).decode("utf-8", "replace"): round(hit.score, 6) for hit in hits
     }
     words = ["a", "dog", "+", "0.5:./green.png", "-", "2:a toy"]
-    assert scores(mm("query", *words, *json_please, cwd=made.photos)) == pytest.approx(expected)
+    done = mm("query", *words, *json_please, "--all", cwd=made.photos)
+    assert scores(done) == pytest.approx(expected)
     words = ["a dog", "-", "2:a toy", "--image", green]
     asked = mmsearch.text("a dog") - 2 * mmsearch.text("a toy") + mmsearch.image(green)
     with mmsearch.open_library(made.index) as library:
-        first = library.query(asked, 1)[0].score
-    assert json.loads(mm("query", *words, *json_please).stdout)[0]["score"] == pytest.approx(
-        first, abs=1e-5
-    )
+        first = library.query(asked, 1, all=True)[0].score
+    rows = json.loads(mm("query", *words, *json_please, "--all").stdout)
+    assert rows[0]["score"] == pytest.approx(first, abs=1e-5)
 
 
 def test_a_query_may_begin_with_a_sign(made, mm, run_cli):
     """`-` alone is a sign, behind -- everything is a word."""
-    assert mm("query", "-", "dog").stdout != mm("query", "dog").stdout
-    done = run_cli("query", "--index", made.index, "--", "-dog")
+    far = mm("query", "-", "dog", "+", "a cat", "--subtract", "--all").stdout
+    assert far == mm("query", "a cat", "-", "dog", "--subtract", "--all").stdout
+    done = run_cli("query", "--all", "--index", made.index, "--", "-dog")
     assert len(done.stdout.splitlines()) == 5
 
 
@@ -308,8 +313,8 @@ UTF8 = {"LC_ALL": "C.UTF-8"}
 def test_utf8_whatever_the_locale(made, mm):
     """With LC_ALL=C the same words find the same, and the same bytes come out."""
     for arguments in (
-        ["query", "größe", "狗"],
-        ["query", made.photos / "größe 狗.png", "--format", "json"],
+        ["query", "größe", "狗", "--all"],
+        ["query", made.photos / "größe 狗.png", "--all", "--format", "json"],
         ["status", "--json"],
         ["errors", "--skipped"],
     ):
@@ -335,7 +340,7 @@ def test_errors_are_utf8_whatever_the_locale(made, mm, tmp_path, run_cli):
 
 def test_arguments_that_are_not_utf8(mm):
     """Words of other bytes are searched as far as they can be read; never a traceback."""
-    assert len(mm("query", b"caf\xe9 dog").stdout.splitlines()) == 5
+    assert len(mm("query", b"caf\xe9 dog", "--all").stdout.splitlines()) == 5
 
 
 # -- embed ---------------------------------------------------------------------------------
@@ -529,7 +534,7 @@ def test_wrong_usage_is_exit_code_2(run_cli, arguments, message):
         (["query"], "nothing to look for: give some words"),
         (["query", "+"], "nothing to look for: give some words"),
         (["query", "dog", "--format", "xml"], "--format is one of table, json, ndjson, csv, paths"),
-        (["query", "dog", "-", "dog"], "the parts of this query cancel each other out"),
+        (["query", "dog", "-", "dog", "--subtract"], "the parts of this query cancel each other"),
     ],
 )
 def test_a_query_that_asks_for_nothing_is_exit_code_2(made, run_cli, arguments, message):
@@ -572,7 +577,7 @@ def test_the_library_is_at_home_in_the_data_folder(tmp_path, run_cli):
     environment = {"XDG_DATA_HOME": str(tmp_path / "data")}
     assert run_cli("index", tmp_path / "photos", env=environment).returncode == 0
     assert (tmp_path / "data" / "mmsearch" / "default" / "library.db").exists()
-    assert len(run_cli("query", "dog", env=environment).stdout.splitlines()) == 1
+    assert len(run_cli("query", "dog", "--all", env=environment).stdout.splitlines()) == 1
 
 
 @pytest.mark.parametrize("form", [[], ["--format", "json"], ["-0"], ["--format", "paths"]])
@@ -582,7 +587,7 @@ def test_a_reader_that_has_seen_enough(made, tmp_path, form):
     os.close(reading)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "mmsearch", "query", "dog", "--index", made.index, *form],
+            [*MMSEARCH, "query", "dog", "--all", "--index", made.index, *form],
             stdout=writing, stderr=subprocess.PIPE, env=clean_environment(tmp_path), check=False,
         )  # fmt: skip
     finally:
@@ -629,7 +634,7 @@ def test_every_option_has_a_sentence(name):
 def test_the_commands_are_those_of_the_contract():
     """No more and no fewer."""
     assert set(COMMANDS) == {
-        "index", "query", "embed", "label", "status", "errors", "check", "forget", "demo",
+        "index", "query", "like", "embed", "label", "status", "errors", "check", "forget", "demo",
         "bench", "bench recall", "bench labels", "train",
     }  # fmt: skip
 
@@ -637,7 +642,7 @@ def test_the_commands_are_those_of_the_contract():
 def test_every_command_that_answers_has_json():
     """--json wherever a script would want it."""
     for name in (
-        "index", "query", "label", "status", "errors", "check", "forget", "bench recall",
+        "index", "query", "like", "label", "status", "errors", "check", "forget", "bench recall",
         "bench labels",
     ):  # fmt: skip
         options = {option for parameter in COMMANDS[name].params for option in parameter.opts}

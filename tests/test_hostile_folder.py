@@ -147,7 +147,8 @@ def test_the_files_are_left_alone(run):
 
 def test_strange_names_are_printed_harmlessly(run):
     """Row 32: what goes to a terminal has no control characters of a file's making."""
-    for arguments in (("query", "a photo", "-k", "1000"), ("errors",), ("index", run.folder)):
+    query = ("query", "a photo", "-k", "1000", "--all")
+    for arguments in (query, ("errors",), ("index", run.folder)):
         answer = run.cli(*arguments)
         text = (answer.stdout + answer.stderr).decode("utf-8", "surrogateescape")
         lines = text.split("\n")  # tabs stand between columns
@@ -156,7 +157,7 @@ def test_strange_names_are_printed_harmlessly(run):
 
 def test_bare_paths_are_exact(run):
     """Row 32: `-0` prints every path as it is on the disk, newlines and all, for xargs -0."""
-    answer = run.cli("query", "a photo", "-k", "1000", "-0")
+    answer = run.cli("query", "a photo", "-k", "1000", "-0", "--all")
     paths = answer.stdout.split(b"\0")
     assert paths.pop() == b""
     found = sorted(os.path.relpath(path, run.folder) for path in paths)

@@ -91,7 +91,7 @@ def test_a_cold_query_imports_no_training_or_picture_package(modules_of, tmp_pat
     paint(tmp_path / "photos" / "red.png", "red")
     index = ["--index", tmp_path / "index"]
     assert modules_of("-m", "mmsearch", "index", tmp_path / "photos", *index)[0] == 0
-    code, out, modules = modules_of("-m", "mmsearch", "query", "a", "dog", *index)
+    code, out, modules = modules_of("-m", "mmsearch", "query", "a", "dog", "--all", *index)
     assert code == 0
     assert "red.png" in out
     unwanted = {"torch", "open_clip", "transformers", "scipy", "skimage", "PIL", "tqdm", "rich",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsearch.errors import UsageError
-from mmsearch.language import Query, Term, audio, combine, image, parse, text
+from mmsearch.language import Query, Sum, Term, audio, combine, image, parse, text
 from mmsearch.records import Modality
 
 
@@ -104,7 +104,7 @@ def test_the_algebra_of_queries():
 
 def test_terms_and_queries_are_values():
     """Two that say the same are equal, and neither can be changed."""
-    assert text(" dog ") == Query((Term(Modality.TEXT, "dog"),))
+    assert text(" dog ") == Sum((Term(Modality.TEXT, "dog"),))
     with pytest.raises(AttributeError):
         text("dog").terms[0].weight = 2
 

@@ -56,7 +56,7 @@ def failed(report) -> dict[str, str]:
 
 def own_score(library, path) -> float:
     """How well the library's vector of a file fits what the file holds now."""
-    hits = library.query(mmsearch.image(str(path)), k=10_000)
+    hits = library.query(mmsearch.image(str(path)), k=10_000, all=True)
     return next(hit.score for hit in hits if hit.path == path)
 
 
@@ -156,7 +156,7 @@ def test_a_root_may_be_a_link(library, folder, tmp_path):
     (tmp_path / "link").symlink_to(folder)
     assert library.index(tmp_path / "link").added == 1
     assert library.index(folder).unchanged == 1
-    assert library.query("red", k=1)[0].path == folder / "a.jpg"
+    assert library.query("red", k=1, all=True)[0].path == folder / "a.jpg"
 
 
 def test_pipes_sockets_and_devices_are_skipped(library, folder, monkeypatch):
@@ -211,7 +211,7 @@ with mmsearch.open_library(index, workers=1) as library:
     second = library.index(folder)
     os.chmod(folder + "/closed", 0)
     third = library.index(folder)
-    hits = library.query("a photo", k=100)
+    hits = library.query("a photo", k=100, all=True)
 print(json.dumps([
     [first.added, sorted([os.path.basename(path), reason] for path, reason in first.failed)],
     [second.added, second.unchanged, second.failed],
@@ -437,7 +437,7 @@ def test_twins_share_a_vector_and_are_all_found(library, folder):
     report = library.index(folder)
     assert (report.added, report.copied, report.encoded) == (2, 3, 2)
     assert found(library) == [b"ONE.JPG", b"copy.jpg", b"link.jpg", b"one.jpg", b"other.jpg"]
-    hits = library.query(mmsearch.image(str(folder / "one.jpg")), k=5)
+    hits = library.query(mmsearch.image(str(folder / "one.jpg")), k=5, all=True)
     assert len({hit.score for hit in hits if hit.path.name != "other.jpg"}) == 1
 
 
@@ -495,7 +495,7 @@ def test_a_bad_file_does_not_shift_the_others(real_library, folder):
     rows = mmsearch.embed([str(path) for path in good], modality="image")
     expected = rows @ rows.T
     for number, path in enumerate(good):
-        hits = real_library.query(mmsearch.image(str(path)), k=100)
+        hits = real_library.query(mmsearch.image(str(path)), k=100, all=True)
         scores = {hit.path: hit.score for hit in hits}
         assert set(scores) == set(good)
         assert scores[path] > 0.999

@@ -177,5 +177,5 @@ def demo(
             meter.close()
         print_report(report)
         for words in QUERIES:
-            print(f'\n$ mmsearch query "{words}" -k 3 --index {index}')
-            print_hits(library.query(words, k=3), Format.TABLE)
+            print(f'\n$ mmsearch query "{words}" -k 3 --all --index {index}')
+            print_hits(library.query(words, k=3, all=True), Format.TABLE)
