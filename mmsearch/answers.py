@@ -22,7 +22,7 @@ from mmsearch.fusion import Fusion, Leaf, leaves, wanted, worth
 from mmsearch.language import Query
 from mmsearch.ranking import fuse
 from mmsearch.records import Kind, Modality
-from mmsearch.space import Scored, Space
+from mmsearch.space import Scored, Space, evenly
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Candidates of each list (own vectors, captions, words), and how many times k at least. An
 # item that is far down in all three cannot come first when they are fused.
-_CANDIDATES = 100
+_CANDIDATES = 64
 _SPARE = 4
 
 # Finalists beyond the k that are asked for: the last bits of a fast score, which depend on
@@ -236,6 +236,8 @@ class _Candidates:
         found: list[Answer] = []
         for kind in Modality:
             mine = highest(np.where(kinds == kind, worth, np.float32(-np.inf)), k + _FINALISTS)
+            if not len(mine):
+                continue
             evidence = own[:, mine], captions[:, mine], words[:, mine]
             found += self._exactly(kind, ids[mine], *evidence, calibrator)[:k]
         return sorted(found, key=_order)
@@ -267,10 +269,10 @@ class _Candidates:
         """How likely each of these is what was asked for; never rising from one to the next."""
         if calibrator is None or self._scored is None or not ids:
             return [None] * len(ids)
-        queries = np.stack([asked.vector for asked in self._asked])
-        background = self._standard.of(self._space.background(queries, Kind[kind.name]))
         found = []
-        for asked, scores, hits in zip(self._asked, background, z, strict=True):
+        for asked, scores, hits in zip(
+            self._asked, self._background(self._scored, Kind[kind.name]), z, strict=True
+        ):
             vector = self._own.get(ids[int(hits.argmax())])
             _, rows = self._catalog.vectors_of([vector] if vector else [])
             found.append(
@@ -282,6 +284,13 @@ class _Candidates:
         together = self._question.worth(np.stack(found), exclude=False)
         falling: list[float] = np.minimum.accumulate(together).tolist()
         return falling
+
+    def _background(self, scored: Scored, kind: Kind) -> Scores:
+        """(t, b) standardised scores of some items of one kind, whatever the filter."""
+        if self._question.kept is None:
+            return self._z[:, evenly(np.flatnonzero(scored.kinds == kind))]
+        queries = np.stack([asked.vector for asked in self._asked])
+        return self._standard.of(self._space.background(queries, kind))
 
     def _value(self, own: Scores, captions: Scores, words: Scores) -> tuple[Scores, Scores]:
         """(t, m) fused evidence, and (m,) what the items are worth; -inf: nothing is known."""
@@ -371,8 +380,8 @@ class _Standard:
         alike = bool((scored.kinds == first).all())  # as in most libraries: figures are few
         kinds = np.array([first]) if alike else scored.kinds
         z: Scores = scored.scores - self._words * scored.hubness
-        z -= self._mean[:, kinds]
-        z /= self._deviation[:, kinds]
+        z -= self._mean.take(kinds, 1)
+        z /= self._deviation.take(kinds, 1)
         return z
 
 

@@ -18,6 +18,8 @@ from mmsearch.vectors import VectorStore, open_store
 from mmsearch.vectors.matrix import Matrix, hash_file, open_matrix, write_matrix
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mmsearch.filters import Filter
     from mmsearch.records import Ids, Kind, Kinds, Modality, Scores, Vectors
 
@@ -81,9 +83,7 @@ class Space:
         """
         with self._catalog.snapshot():
             self._refreshed()
-            ids = self._ids[self._kinds == kind]
-            step = -(-len(ids) // _BACKGROUND) or 1
-            return self.scores(queries, ids[::step])
+            return self.scores(queries, evenly(self._ids[self._kinds == kind]))
 
     def exact(self, queries: Vectors, ids: Sequence[int]) -> tuple[Ids, Scores]:
         """(m,) ids and (t, m) scores of vectors from the catalog itself, each checked.
@@ -244,6 +244,11 @@ class Space:
             for name in os.listdir(self._cache):
                 if name.startswith(f"space-{self.id}-") and name != keep:
                     os.unlink(self._cache / name)
+
+
+def evenly(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As many of these as are a background, from end to end."""
+    return numbers[:: -(-len(numbers) // _BACKGROUND) or 1]
 
 
 def _figures(path: str) -> dict[str, int]:

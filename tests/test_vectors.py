@@ -105,6 +105,27 @@ def test_several_queries_at_once(kind):
         assert list(zip(line.tolist(), named.tolist(), strict=True)) == expected
 
 
+@pytest.mark.parametrize("count", [1, 9])
+@pytest.mark.parametrize("limits", [None, [3, 290, 700, 1500], list(range(5, 1600, 2))])
+def test_every_score_at_once(kind, count, limits, tmp_path):
+    """Ids rising and products, of a mapped base and of what came later; none of the removed."""
+    rng = np.random.default_rng(3)
+    rows, queries = integers(rng, 1600), integers(rng, count)
+    ids = np.arange(1600)
+    write_matrix(
+        str(tmp_path / "a.matrix"),
+        [Rows(ids[:1000], rows[:1000], np.zeros(1000, np.uint8), np.zeros(1000, np.float32))],
+        1000, DIM, 1, 999, MARK,
+    )  # fmt: skip
+    store = open_store(kind, DIM, open_matrix(str(tmp_path / "a.matrix")))
+    store.add(ids[1000:], rows[1000:])
+    store.remove(np.array([3, 1001]))
+    wanted = [id for id in (ids.tolist() if limits is None else limits) if id not in (3, 1001)]
+    found, scores = store.scores(queries, None if limits is None else np.array(limits))
+    assert found.tolist() == wanted
+    assert scores.tolist() == [[float(rows[id] @ query) for id in wanted] for query in queries]
+
+
 def test_real_numbers(kind):
     """Unit rows of real numbers: the ids of brute force, scores to the last few bits."""
     rng = np.random.default_rng(2)

@@ -73,9 +73,9 @@ class ExactStore:
         for block in self._blocks:
             keep = block.positions(among)
             if few(keep, len(block.ids)):
-                found.append((block.ids[keep], queries @ block.rows[keep].T))
+                found.append((block.ids[keep], self._products(queries, block.rows[keep])))
             else:
-                ids, scores = block.ids, queries @ block.rows.T  # (q, n)
+                ids, scores = block.ids, self._products(queries, block.rows)
                 found.append((ids, scores) if keep is None else (ids[keep], scores[:, keep]))
         if len(found) == 1:
             return found[0]
@@ -84,6 +84,11 @@ class ExactStore:
             np.concatenate([ids for ids, _ in found]) if found else np.empty(0, np.int64),
             np.concatenate([empty, *(scores for _, scores in found)], axis=1),
         )
+
+    def _products(self, queries: Vectors, rows: Vectors) -> Scores:
+        """(q, n) inner products."""
+        products: Scores = queries @ rows.T
+        return products
 
     def save(self, path: str, generation: int, fingerprint: str) -> Matrix:
         """See VectorStore."""

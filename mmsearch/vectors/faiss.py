@@ -24,11 +24,29 @@ except ImportError as error:
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mmsearch.records import Vectors
+    from mmsearch.records import Scores, Vectors
+
+
+# Queries that are multiplied one by one: a single one by FAISS takes two fifths of numpy's time,
+# which a product of matrices has made up for from here on.
+_ONE_BY_ONE = 4
+_PRODUCTS = faiss.fvec_inner_products_ny  # type: ignore[attr-defined]  # its stubs lack this one
 
 
 class FaissStore(ExactStore):
     """Exact search by FAISS's kernels, quicker than numpy on a single query."""
+
+    def _products(self, queries: Vectors, rows: Vectors) -> Scores:
+        if len(queries) > _ONE_BY_ONE or not len(rows):
+            return super()._products(queries, rows)
+        near, rows = np.ascontiguousarray(queries), np.ascontiguousarray(rows)
+        products = np.empty((len(near), len(rows)), np.float32)
+        for query, row in zip(near, products, strict=True):
+            _PRODUCTS(
+                faiss.swig_ptr(row), faiss.swig_ptr(query), faiss.swig_ptr(rows), self.dim,
+                len(rows),
+            )  # fmt: skip
+        return products
 
     def _nearest(
         self, queries: Vectors, rows: Vectors, k: int, keep: NDArray[np.int64] | None
