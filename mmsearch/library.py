@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mmsearch.catalog import Catalog
 from mmsearch.durable import storage_error
@@ -30,7 +30,7 @@ from mmsearch.hits import Hits
 from mmsearch.language import Query, said
 from mmsearch.locking import WriterLock
 from mmsearch.records import Failure, Label, Modality, Report
-from mmsearch.search import Search, by_words, fitting, how_to
+from mmsearch.search import Options, Search, by_words, fitting, how_to
 from mmsearch.settings import Settings, load_settings
 from mmsearch.space import Space
 
@@ -333,7 +333,7 @@ class Library:
 
     # -- reading -----------------------------------------------------------------------
 
-    def query(self, q: str | Query, k: int = 10, **how: Any) -> Hits:
+    def query(self, q: str | Query, k: int = 10, **how: Unpack[Options]) -> Hits:
         """The k items that answer a query best, best first: words, or a Query of terms.
 
         A string may hold conditions: '"a dog" AND NOT "a ball"'. By name there may be given
@@ -359,12 +359,14 @@ class Library:
         [hits] = self.query_many([q], k, **how)
         return hits
 
-    def query_many(self, queries: Iterable[str | Query], k: int = 10, **how: Any) -> list[Hits]:
+    def query_many(
+        self, queries: Iterable[str | Query], k: int = 10, **how: Unpack[Options]
+    ) -> list[Hits]:
         """The answers to each of many queries, all answered alike (see `query`), in their order.
 
         They are encoded together and compared with the library as matrix products.
         """
-        wanted = how_to(k, **how)
+        wanted = how_to(k, how)
         asked = [said(q) if isinstance(q, str) else q for q in queries]
         with self._reading() as (catalog, space):
             ready = self._answers(space)

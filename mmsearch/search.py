@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -53,28 +53,38 @@ class How:
             raise UsageError(f"min_relevance is from 0 to 1, not {self.min_relevance}")
 
 
-def how_to(
-    k: int = 10,
-    *,
-    modality: str | None = None,
-    where: str | None = None,
-    fusion: str = Fusion.SUM,
-    hybrid: str = Hybrid.AUTO,
-    sort: str = Sort.SCORE,
-    exclude: Iterable[str | os.PathLike[str]] = (),
-    **more: Any,
-) -> How:
-    """The options of a query as a user gives them. Raises UsageError for one that is none."""
-    if unknown := more.keys() - {"all", "min_relevance", "subtract", "group_duplicates", "explain"}:
+class Options(TypedDict, total=False):
+    """How a query is to be answered, as a user says it; Library.query has what each means."""
+
+    modality: str | None
+    where: str | None
+    all: bool
+    min_relevance: float | None
+    fusion: str
+    subtract: bool
+    hybrid: str
+    sort: str
+    group_duplicates: bool
+    explain: bool
+    exclude: Iterable[str | os.PathLike[str]]
+
+
+def how_to(k: int, given: Options) -> How:
+    """These options, read. Raises UsageError for one that is none, or says what is not there."""
+    if unknown := given.keys() - Options.__annotations__.keys():
         raise UsageError(f"a query has no option {min(unknown)!r}")
     return How(
         k,
-        *fitting(modality, where),
-        fusion=chosen(Fusion, "fusion", fusion),
-        hybrid=chosen(Hybrid, "hybrid", hybrid),
-        sort=chosen(Sort, "sort", sort),
-        exclude=frozenset(os.path.realpath(os.fsdecode(path)) for path in exclude),
-        **more,
+        *fitting(given.get("modality"), given.get("where")),
+        all=given.get("all", False),
+        min_relevance=given.get("min_relevance"),
+        fusion=chosen(Fusion, "fusion", given.get("fusion", Fusion.SUM)),
+        subtract=given.get("subtract", False),
+        hybrid=chosen(Hybrid, "hybrid", given.get("hybrid", Hybrid.AUTO)),
+        sort=chosen(Sort, "sort", given.get("sort", Sort.SCORE)),
+        group_duplicates=given.get("group_duplicates", False),
+        explain=given.get("explain", False),
+        exclude=frozenset(os.path.realpath(os.fsdecode(p)) for p in given.get("exclude", ())),
     )
 
 
