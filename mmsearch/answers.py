@@ -160,6 +160,7 @@ class _Candidates:
     ) -> None:
         self._catalog, self._space, self._question = catalog, space, question
         self._leaves, self._scored = question.leaves, scored
+        self._items = space.standing(question.kept)
         self._kinds: dict[int, str] = {}  # the modality of each item
         self._own: dict[int, int] = {}  # by item, its own vector
         self._complete = True
@@ -198,7 +199,7 @@ class _Candidates:
         q = self._question
         for ids, fits in self._words:
             near = highest(fits, many)
-            self._kinds |= self._catalog.kinds_of(ids[near].tolist(), q.modality, q.kept)
+            self._kinds |= self._items.kinds_of(ids[near].tolist(), q.modality, q.kept)
             self._complete &= len(near) < many
 
     def _take_by_vectors(self, scored: Scored, many: int) -> None:
@@ -206,7 +207,7 @@ class _Candidates:
         q = self._question
         near = highest(self._worth, many)
         ids = scored.ids[self._mine[near]]
-        matches = self._catalog.matches(ids.tolist(), q.modality, q.kept)
+        matches = self._items.matches(ids.tolist(), q.modality, q.kept)
         self._own |= {match.item_id: match.vector_id for match in matches}
         # the others stand for files that are gone: what is looked for next has not to meet them
         dead = ~np.isin(ids, [match.vector_id for match in matches])
@@ -217,7 +218,7 @@ class _Candidates:
             for z in self._z[self._by_words]:
                 near = highest(z[self._captions], many)
                 ids = scored.ids[self._captions[near]]
-                matches += self._catalog.captioned(ids.tolist(), q.modality, q.kept)
+                matches += self._items.captioned(ids.tolist(), q.modality, q.kept)
                 self._complete &= len(near) < many
         self._kinds |= {match.item_id: match.modality for match in matches}
 
@@ -305,11 +306,11 @@ class _Candidates:
         if self._scored is None:
             return own, captions
         missing = [id for id in ids.tolist() if id not in self._own]
-        self._own |= self._catalog.vectors_of_items(self._space.id, missing)
+        self._own |= self._items.vectors_of_items(self._space.id, missing)
         pairs = [(id, self._own[id]) for id in ids.tolist() if id in self._own]
         self._fill(own, ids, pairs, self._scored)
         if self._question.hybrid is Hybrid.AUTO and len(self._captions):
-            said = self._catalog.captions_of_items(self._space.id, ids.tolist())
+            said = self._items.captions_of_items(self._space.id, ids.tolist())
             self._fill(captions, ids, said, self._scored)
             captions[~self._by_words] = np.nan
         return own, captions

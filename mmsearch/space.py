@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsearch.catalog import Catalog
+from mmsearch.catalog import Catalog, Standing
 from mmsearch.durable import storage_error
 from mmsearch.errors import LibraryDamaged
 from mmsearch.vectors import VectorStore, open_store
@@ -63,6 +63,8 @@ class Space:
         self._cache = cache
         self._store: VectorStore | None = None
         self._kept: dict[tuple[Filter, Modality | None], Ids] = {}
+        self._asked = 0  # queries since the store was made
+        self._standing: Standing | None = None
         self._version = -1  # of the catalog when the store was made
         self.problem: str | None = None  # why the cache is not used
 
@@ -95,6 +97,19 @@ class Space:
         if not len(found):
             return found, np.empty((len(queries), 0), np.float32)
         return found, np.stack([(rows * query).sum(axis=1) for query in queries])
+
+    def standing(self, filter: Filter | None) -> Catalog | Standing:
+        """Where to look up what vectors stand for: the catalog, or, from the second query on,
+        what is kept of it in memory until it changes.
+        """
+        with self._catalog.snapshot():
+            self._refreshed()
+            self._asked += 1
+            if filter is not None or self._asked == 1:
+                return self._catalog
+            if self._standing is None:
+                self._standing = self._catalog.standing(self.id)
+        return self._standing
 
     def among(self, filter: Filter | None, modality: Modality | None) -> Ids | None:
         """The vectors that a filter lets through, kept for the next query; None: all."""
@@ -132,6 +147,7 @@ class Space:
         self._hubness = np.concatenate([np.empty(0, np.float32), *(r.hubness for r in blocks)])
         self._store, self._version = store, version
         self._kept.clear()
+        self._asked, self._standing = 0, None
         return store
 
     def _open(self, record: dict[str, Any]) -> Matrix | None:

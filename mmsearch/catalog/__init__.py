@@ -3,7 +3,7 @@
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.contents import Content, Part
 from mmsearch.catalog.files import Known
-from mmsearch.catalog.items import Match
+from mmsearch.catalog.standing import Match, Standing
 from mmsearch.catalog.tables import metadata
 
-__all__ = ["Catalog", "Content", "Known", "Match", "Part", "metadata"]
+__all__ = ["Catalog", "Content", "Known", "Match", "Part", "Standing", "metadata"]

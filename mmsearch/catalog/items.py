@@ -7,13 +7,14 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import Row, Select, bindparam, func, select, union
+from sqlalchemy import Row, Select, bindparam, case, func, select, union
 
 from mmsearch.catalog import keywords
 from mmsearch.catalog.session import Session
+from mmsearch.catalog.standing import Match, Standing
 from mmsearch.catalog.tables import captions, contents, files, folders, items, vectors
 from mmsearch.records import Item, Modality
 
@@ -35,6 +36,7 @@ _ITEM = (
     items.c.id, items.c.part, folders.c.path, files.c.name, items.c.modality, items.c.start,
     items.c.end,
 )  # fmt: skip
+_NUMBER = case({str(kind): number for number, kind in enumerate(Modality)}, value=items.c.modality)
 _OWN = (
     select(items.c.id, vectors.c.id)
     .join(files, files.c.id == items.c.file_id)
@@ -47,14 +49,6 @@ _CAPTIONS = (
     .join(vectors, vectors.c.content_id == captions.c.content_id)
     .where(vectors.c.space_id == bindparam("space"), _THESE)
 )
-
-
-class Match(NamedTuple):
-    """An item that a vector, or a caption's, stands for. Copies are several items of one."""
-
-    vector_id: int
-    item_id: int
-    modality: str
 
 
 class Items(Session):
@@ -114,6 +108,27 @@ class Items(Session):
         with self.snapshot():
             bound = {"space": space_id, "items": json.dumps(item_ids)}
             return [(item, vector) for item, vector in self._connection.execute(query, bound).all()]
+
+    def standing(self, space_id: int) -> Standing:
+        """All of this, but for filters, in memory: some 40 bytes an item."""
+        own = (
+            select(func.coalesce(vectors.c.id, 0), items.c.id, _NUMBER)
+            .join(files, files.c.id == items.c.file_id)
+            .outerjoin(
+                vectors,
+                (vectors.c.content_id == files.c.content_id)
+                & (vectors.c.part == items.c.part)
+                & (vectors.c.space_id == space_id),
+            )
+            .where(files.c.gone_at.is_(None))
+        )
+        said = _captioned(None).where(vectors.c.space_id == space_id)
+        said = said.with_only_columns(vectors.c.id, items.c.id)
+        with self.snapshot():
+            found = [self._connection.execute(query).all() for query in (own, said)]
+        return Standing(
+            np.array(found[0], np.int64).reshape(-1, 3), np.array(found[1], np.int64).reshape(-1, 2)
+        )
 
     def fits_by_words(self, texts: Sequence[str], *, thorough: bool = False) -> tuple[Ids, Scores]:
         """Which items fit the words of these texts, and how well: see keywords.fits."""
