@@ -155,12 +155,14 @@ def main() -> None:
         _bar("classes: left out, not below A alone", tiny[ours], tiny[alone]),
         _bar("Flickr8k: 20 points above the sentence", flickr_8k[ours], flickr_8k[sentence] + 20),
     ]
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    options.out.write_text(
+        json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     print(json.dumps(result["bars"], indent=1))
 
 
 def _bar(measure: str, value: float, least: float) -> dict[str, Any]:
-    return {"measure": measure, "at_least": least, "measured": value, "met": value >= least}
+    return {"measure": measure, "bar": f"≥ {least:g}", "measured": value, "met": value >= least}
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def figures() -> str:
             *_recall(model),
             "",
             *_bars(model),
+            *_queries(),
             f"Speed and memory on {indexing['table'][0]} (`benchmarks/indexing.py`, "
             f"{indexing['date'][:10]}):",
             "",
@@ -71,6 +72,19 @@ def _bars(model: dict[str, Any]) -> list[str]:
     machine, on = model["machine"], model["date"][:10]
     where = f"{machine['processor']}, {machine['cores']} cores, {on}"
     return [f"What it should reach, and what it does ({where}):", "", *model["table"], ""]
+
+
+def _queries() -> list[str]:
+    """The bars of what answers queries, from one result each."""
+    lines = ["What queries do with it:", "", "| measure | bar | measured | met |"]
+    lines.append("| --- | --- | --- | --- |")
+    for name in ("hybrid", "exclusion", "relevance", "queries"):
+        for one in _read(f"{name}.json")["bars"]:
+            bar = one["bar"] if "bar" in one else f"≥ {one['least']:g}"
+            met = "yes" if one["met"] else "**no**"
+            told = f"{one['measure']} (`{name}.py`)"
+            lines.append(f"| {told} | {bar} | {one['measured']:.4g} | {met} |")
+    return [*lines, ""]
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -257,7 +257,7 @@ class Campaign:
                 refusal = "nothing is indexed"
             else:
                 assert library.check() == []
-                found = [os.fsencode(hit.path.name) for hit in library.query("red", k=50)]
+                found = [os.fsencode(hit.path.name) for hit in library.query("red", k=50, all=True)]
                 assert sorted(found) == sorted(have)
                 return
             try:
