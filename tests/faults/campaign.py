@@ -193,10 +193,12 @@ class Campaign:
 
     @property
     def commits_at(self) -> list[int]:
-        """The syncs that commit a batch: the last three of the log before the cache is made."""
+        """The syncs that commit a batch: the last three of the log before those that keep the
+        pictures' hubness and make the cache.
+        """
         before = self.first("mkdir", "/cache")
         syncs = [c.n for c in self.changes if c.call == "fdatasync" and c.path == "/library.db-wal"]
-        return [n for n in syncs if n < before][-(len(self.commits) - 1) :]
+        return [n for n in syncs if n < before][-len(self.commits) : -1]
 
     @contextmanager
     def _zygote(self) -> Iterator[Zygote]:
