@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmsearch.filters import Filter
-    from mmsearch.records import Ids, Kind, Kinds, Modality, Scores, Vectors
+    from mmsearch.records import Ids, Kind, Kinds, Scores, Vectors
 
 # A cache is written anew when more than this share of its rows is missing or dead:
 # until then the fresh rows are searched beside it, exactly.
@@ -29,7 +29,7 @@ STALE_SHARE = 0.05
 
 _BACKGROUND = 4096  # vectors that a query's hits are compared with
 
-_FILTERS = 8  # whose vectors are remembered until the catalog changes
+_FILTERS = 8  # whose items are remembered until the catalog changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,8 @@ class Space:
         self._catalog = catalog
         self._cache = cache
         self._store: VectorStore | None = None
-        self._kept: dict[tuple[Filter, Modality | None], Ids] = {}
         self._asked = 0  # queries since the store was made
-        self._standing: Standing | None = None
+        self._standing: dict[Filter | None, Standing] = {}
         self._version = -1  # of the catalog when the store was made
         self.problem: str | None = None  # why the cache is not used
 
@@ -99,30 +98,24 @@ class Space:
         return found, np.stack([(rows * query).sum(axis=1) for query in queries])
 
     def standing(self, filter: Filter | None) -> Catalog | Standing:
-        """Where to look up what vectors stand for: the catalog, or, from the second query on,
-        what is kept of it in memory until it changes.
+        """Where to look up what vectors stand for: for a first query without a filter in the
+        catalog, else in what is kept of it in memory until it changes.
         """
         with self._catalog.snapshot():
             self._refreshed()
             self._asked += 1
-            if filter is not None or self._asked == 1:
+            if filter is None and self._asked == 1:
                 return self._catalog
-            if self._standing is None:
-                self._standing = self._catalog.standing(self.id)
-        return self._standing
+            if filter not in self._standing:
+                if len(self._standing) == _FILTERS:
+                    self._standing.pop(next(iter(self._standing)))
+                self._standing[filter] = self._catalog.standing(self.id, filter)
+            return self._standing[filter]
 
-    def among(self, filter: Filter | None, modality: Modality | None) -> Ids | None:
-        """The vectors that a filter lets through, kept for the next query; None: all."""
-        if filter is None:
-            return None
-        with self._catalog.snapshot():
-            self._refreshed()
-            if (filter, modality) not in self._kept:
-                if len(self._kept) == _FILTERS:
-                    self._kept.pop(next(iter(self._kept)))
-                found = self._catalog.vector_ids(self.id, filter, modality)
-                self._kept[filter, modality] = found
-        return self._kept[filter, modality]
+    def among(self, filter: Filter | None) -> Ids | None:
+        """The vectors of what a filter lets through, and of its captions; None: all."""
+        standing = self.standing(filter) if filter is not None else None
+        return standing.vectors if isinstance(standing, Standing) else None
 
     def hide(self, ids: Sequence[int]) -> None:
         """Leave these out of searches until the catalog changes: they stand for no item now."""
@@ -146,8 +139,8 @@ class Space:
         self._kinds = np.concatenate([np.empty(0, np.uint8), *(rows.kinds for rows in blocks)])
         self._hubness = np.concatenate([np.empty(0, np.float32), *(r.hubness for r in blocks)])
         self._store, self._version = store, version
-        self._kept.clear()
-        self._asked, self._standing = 0, None
+        self._asked = 0
+        self._standing.clear()
         return store
 
     def _open(self, record: dict[str, Any]) -> Matrix | None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 
 from mmsearch.catalog.session import Session, chunks
 from mmsearch.catalog.tables import CAPTION, captions, contents, items, parts
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from mmsearch.records import Vectors
 
 Said = tuple[int, str]  # the content that has the words, and the source
+
+
+# made once: building a statement costs a warm query more than running it
+_OF_ITEMS = (
+    select(items.c.id, captions.c.source, parts.c.text)
+    .join(captions, captions.c.file_id == items.c.file_id)
+    .join(parts, parts.c.content_id == captions.c.content_id)
+    .where(items.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(captions.c.id)
+)
 
 
 def caption_digest(text: str) -> bytes:
@@ -67,16 +77,10 @@ class Captions(Session):
 
     def captions_of(self, item_ids: Sequence[int]) -> dict[int, list[Caption]]:
         """What is said of the files of those of these items that have captions, each thing once."""
-        query = (
-            select(items.c.id, captions.c.source, parts.c.text)
-            .join(captions, captions.c.file_id == items.c.file_id)
-            .join(parts, parts.c.content_id == captions.c.content_id)
-            .order_by(captions.c.id)
-        )
         found: dict[int, dict[str, Caption]] = {}
         with self.snapshot():
             for chunk in chunks(item_ids):
-                rows = self._connection.execute(query.where(items.c.id.in_(chunk)))
+                rows = self._connection.execute(_OF_ITEMS, {"ids": chunk})
                 for id, source, text in rows:
                     found.setdefault(id, {}).setdefault(text, Caption(source, text))
         return {id: list(said.values()) for id, said in found.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import Row, Select, bindparam, case, func, select, union
+from sqlalchemy import Row, Select, bindparam, case, func, select
 
 from mmsearch.catalog import keywords
 from mmsearch.catalog.session import Session
@@ -58,19 +58,6 @@ class Items(Session):
     is gone always is; of several copies of a picture each is judged alone.
     """
 
-    def vector_ids(
-        self, space_id: int, filter: Filter | None = None, modality: Modality | None = None
-    ) -> Ids:
-        """The space's vectors of items that the filter lets through, and of their captions."""
-        query = union(
-            *(
-                found.with_only_columns(vectors.c.id).where(vectors.c.space_id == space_id)
-                for found in (_matching(modality, filter), _captioned(modality, filter))
-            )
-        )
-        with self.snapshot():
-            return np.sort(np.fromiter(self._connection.execute(query).scalars(), np.int64))
-
     def matches(
         self,
         vector_ids: Sequence[int],
@@ -109,8 +96,8 @@ class Items(Session):
             bound = {"space": space_id, "items": json.dumps(item_ids)}
             return [(item, vector) for item, vector in self._connection.execute(query, bound).all()]
 
-    def standing(self, space_id: int) -> Standing:
-        """All of this, but for filters, in memory: some 40 bytes an item."""
+    def standing(self, space_id: int, filter: Filter | None = None) -> Standing:
+        """What the filter lets through of all of this, in memory: some 40 bytes an item."""
         own = (
             select(func.coalesce(vectors.c.id, 0), items.c.id, _NUMBER)
             .join(files, files.c.id == items.c.file_id)
@@ -120,12 +107,12 @@ class Items(Session):
                 & (vectors.c.part == items.c.part)
                 & (vectors.c.space_id == space_id),
             )
-            .where(files.c.gone_at.is_(None))
         )
-        said = _captioned(None).where(vectors.c.space_id == space_id)
+        said = _captioned(None, filter).where(vectors.c.space_id == space_id)
         said = said.with_only_columns(vectors.c.id, items.c.id)
         with self.snapshot():
-            found = [self._connection.execute(query).all() for query in (own, said)]
+            queries = (_filtered(own, None, filter), said)
+            found = [self._connection.execute(query).all() for query in queries]
         return Standing(
             np.array(found[0], np.int64).reshape(-1, 3), np.array(found[1], np.int64).reshape(-1, 2)
         )

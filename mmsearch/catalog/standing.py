@@ -44,7 +44,7 @@ class Pairs:
 class Standing:
     """The items of one space that are not gone: answers as the catalog's Items does.
 
-    It takes no filter: for one, the catalog itself is asked.
+    What a filter did not let through is not in here: it is not asked for again.
     """
 
     def __init__(self, own: NDArray[np.int64], captions: NDArray[np.int64]) -> None:
@@ -52,6 +52,8 @@ class Standing:
         is 0. `captions`: (c, 2) vector, item.
         """
         vectors, items, kinds = own.T
+        #: every vector of these, items' own and captions', rising
+        self.vectors = np.unique(np.concatenate([vectors[vectors > 0], captions[:, 0]]))
         there = vectors > 0
         self._item_of = Pairs(vectors[there], items[there])
         self._vector_of = Pairs(items[there], vectors[there])
