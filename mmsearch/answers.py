@@ -8,14 +8,14 @@ whole, mmsearch.fusion says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from mmsearch.catalog import Catalog
+from mmsearch.catalog import Catalog, Match
 from mmsearch.embedding import Asked
 from mmsearch.files import well_formed
 from mmsearch.fusion import Fusion, Leaf, leaves, wanted, worth
@@ -40,11 +40,12 @@ _SPARE = 4
 # where a row lies, do not decide which of several equal pictures is among the k.
 _FINALISTS = 16
 
-
 _GROUP = 64  # values of which the highest stands for all when the k highest are looked for
 
 # The deviation of scores with unrelated items where an encoder does not say: about that of CLIP.
 _UNKNOWN = 0.05
+
+Found = TypeVar("Found", dict[int, str], list[Match])
 
 
 class Hybrid(StrEnum):
@@ -200,9 +201,27 @@ class _Candidates:
     def _take_by_words(self, many: int) -> None:
         q = self._question
         for ids, fits in self._words:
-            near = highest(fits, many)
-            self._kinds |= self._items.kinds_of(ids[near].tolist(), q.modality, q.kept)
-            self._complete &= len(near) < many
+
+            def there(near: Ids, ids: Ids = ids) -> dict[int, str]:
+                return self._items.kinds_of(ids[near].tolist(), q.modality, q.kept)
+
+            self._kinds |= self._enough(fits, many, there)
+
+    def _enough(self, values: Scores, many: int, there: Callable[[Ids], Found]) -> Found:
+        """What is there of the highest values: `many` of it, however far down, or all there is.
+
+        `there` looks up where the highest are; a filter or a modality may leave little of it.
+        """
+        size = many
+        while True:
+            near = highest(values, size)
+            found = there(near)
+            if len(near) < size:
+                return found
+            if len(found) >= many:
+                self._complete = False
+                return found
+            size *= 4
 
     def _take_by_vectors(self, scored: Scored, many: int) -> None:
         """The best by their own vectors for the query as a whole, and by captions for each leaf."""
@@ -217,11 +236,13 @@ class _Candidates:
         self._space.hide(ids[dead].tolist())
         self._complete &= len(near) < many
         if q.hybrid is Hybrid.AUTO and len(self._captions):
+            said = scored.ids[self._captions]
+
+            def there(near: Ids) -> list[Match]:
+                return self._items.captioned(said[near].tolist(), q.modality, q.kept)
+
             for z in self._z[self._by_words]:
-                near = highest(z[self._captions], many)
-                ids = scored.ids[self._captions[near]]
-                matches += self._items.captioned(ids.tolist(), q.modality, q.kept)
-                self._complete &= len(near) < many
+                matches += self._enough(z[self._captions], many, there)
         self._kinds |= {match.item_id: match.modality for match in matches}
 
     # -- the best of them --------------------------------------------------------------

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mmsearch
+from mmsearch import answers
 from mmsearch.errors import UsageError
 from mmsearch.fusion import leaves, worth
 from mmsearch.language import said
@@ -101,6 +102,19 @@ def test_a_filter_chooses_what_is_scored(coloured):
         best = max(float(colour_row("red") @ colour_row(name)) for name in left)
         assert hit.score == pytest.approx(best, abs=1e-3)
     assert coloured.query("red", where="height > 99") == []
+
+
+def test_a_filter_never_cuts_the_first_words(library, photos, monkeypatch):
+    """Words that fit better outside of the filter do not take the place of those within."""
+    monkeypatch.setattr(answers, "_CANDIDATES", 2)
+    monkeypatch.setattr(answers, "_SPARE", 1)
+    names = [f"a/zebra {n}.png" for n in range(3)] + [f"b/{n}.png" for n in range(4)]
+    for number, name in enumerate([*names, "b/zebra.png"]):
+        photos.paint(name, "red", (8, 8 + number))
+    library.index(photos)
+    kept = {"where": "path like '*/b/*'"}
+    assert library.query("zebra", 1, **kept)[0].path == photos / "b/zebra.png"
+    assert library.query("zebra", 1, **kept, hybrid="off")[0].path == photos / "b/0.png"
 
 
 def test_files_that_are_not_to_be_answers(coloured, photos):
