@@ -388,11 +388,9 @@ class Library:
     def _waiting(self, catalog: Catalog) -> tuple[str, int] | None:
         have = self.encoder.fingerprint
         rows = catalog.spaces()
-        older = [row[1] for row in rows if row[2] != have]
-        if not older:
-            return None
-        count = catalog.count_waiting(next((row[0] for row in rows if row[2] == have), 0))
-        return (older[-1], count) if count else None
+        older = {row[0]: row[1] for row in rows if row[2] != have}
+        count = catalog.count_waiting(list(older))
+        return (list(older.values())[-1], count) if count else None
 
     def status(self) -> dict[str, Any]:
         """What the library holds: roots, counts, model, disk use, and the state of its cache."""

@@ -18,6 +18,7 @@ from mmsearch.catalog.files import Files
 from mmsearch.catalog.hubness import Hubness
 from mmsearch.catalog.items import Items
 from mmsearch.catalog.labels import Labels
+from mmsearch.catalog.spaces import Spaces
 from mmsearch.catalog.tables import CAPTION, captions, contents, files, items, vectors
 from mmsearch.records import Reason
 
@@ -26,7 +27,7 @@ _UNNAMED = select(func.count()).where(
 )
 
 
-class Catalog(Files, Contents, Captions, Labels, Items, Details, Hubness):
+class Catalog(Files, Contents, Spaces, Captions, Labels, Items, Details, Hubness):
     """A catalog, open for reading or, under the library's lock, for writing.
 
     Every method raises the LibraryError its file deserves. After one, the connection is

@@ -1,4 +1,4 @@
-"""Contents, their vectors, and the spaces and caches these belong to."""
+"""Contents, their vectors, and the caches of these."""
 
 from __future__ import annotations
 
@@ -8,17 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import (
-    LargeBinary,
-    bindparam,
-    cast,
-    delete,
-    exists,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from mmsearch.catalog.session import Session, chunks
 from mmsearch.catalog.tables import (
@@ -26,10 +16,8 @@ from mmsearch.catalog.tables import (
     backgrounds,
     caches,
     contents,
-    files,
     parts,
     settings,
-    spaces,
     vectors,
 )
 from mmsearch.errors import LibraryDamaged
@@ -71,7 +59,7 @@ class Content:
 
 
 class Contents(Session):
-    """The tables contents, vectors, spaces, caches and settings."""
+    """The tables contents, vectors, caches and settings."""
 
     def content_ids(self, digests: Sequence[bytes]) -> dict[bytes, int]:
         """The ids of those contents that are known."""
@@ -171,43 +159,6 @@ class Contents(Session):
         with self.snapshot():
             count, highest = self._connection.execute(query).one()
         return int(count), int(highest)
-
-    def spaces(self) -> list[tuple[int, str, str, int]]:
-        """Every space as (id, encoder name, fingerprint, dim)."""
-        with self.snapshot():
-            query = select(spaces.c.id, spaces.c.name, spaces.c.fingerprint, spaces.c.dim)
-            return [(row[0], row[1], row[2], row[3]) for row in self._connection.execute(query)]
-
-    def supersede(self) -> None:
-        """Have every file read and encoded anew, for a newer model than the one that was used.
-
-        No digest finds the contents of now any more, and no file has inode 0: each is new
-        content under a known path, and takes the place of the old one when it is written.
-        What the older model did not take is looked at again, too.
-        """
-        other = cast(contents.c.digest.op("||")(b"\0"), LargeBinary)
-        self._connection.execute(update(contents).values(digest=other))
-        self._connection.execute(update(files).values(inode=0))
-        self._connection.execute(delete(files).where(files.c.content_id.is_(None)))
-
-    def put_space(self, name: str, fingerprint: str, dim: int) -> int:
-        """Begin a space."""
-        return self._insert(spaces, name=name, fingerprint=fingerprint, dim=dim)
-
-    def drop_space(self, space_id: int) -> None:
-        """Forget a space that has no vectors, and its matrix file."""
-        self._connection.execute(delete(caches).where(caches.c.space_id == space_id))
-        self._connection.execute(delete(spaces).where(spaces.c.id == space_id))
-
-    def count_waiting(self, space_id: int) -> int:
-        """How many files that are not gone have vectors in other spaces than this alone."""
-        there = exists().where(
-            vectors.c.content_id == files.c.content_id, vectors.c.space_id != space_id
-        )
-        query = select(func.count()).select_from(files)
-        with self.snapshot():
-            rows = self._connection.execute(query.where(files.c.gone_at.is_(None), there))
-            return int(rows.scalar_one())
 
     def cache(self, space_id: int) -> dict[str, Any] | None:
         """The record of the space's matrix file, None when there is none."""

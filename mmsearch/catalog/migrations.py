@@ -62,6 +62,12 @@ def m005_hubness(connection: Connection) -> None:
     tables.backgrounds.create(connection)
 
 
+@migration
+def m006_models(connection: Connection) -> None:
+    """Of each space what opens its encoder, and what that reads."""
+    _add_columns(connection, tables.spaces)
+
+
 def _add_columns(connection: Connection, table: Table) -> None:
     """Add what this table has not yet; m001 makes those of a new library."""
     there = {column["name"] for column in inspect(connection).get_columns(table.name)}

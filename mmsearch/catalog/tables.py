@@ -141,7 +141,9 @@ labels = Table(
     sqlite_with_rowid=False,
 )
 
-# One encoder: its vectors compare with one another and with no others.
+# One encoder: its vectors compare with one another and with no others. model: what opens it (a
+# name, or the folder of a training run), and modalities: what it reads, a word each; both are
+# empty where an older mmsearch began the space.
 spaces = Table(
     "spaces",
     metadata,
@@ -149,6 +151,8 @@ spaces = Table(
     Column("name", String, nullable=False),
     Column("fingerprint", String, nullable=False, unique=True),
     Column("dim", Integer, nullable=False),
+    Column("model", String, nullable=False, server_default=""),
+    Column("modalities", String, nullable=False, server_default=""),
 )
 
 # float16 little-endian unit rows with their CRC-32. Ids only grow (AUTOINCREMENT): a cache
