@@ -8,6 +8,7 @@ import numpy as np
 
 from mmsearch.records import Rows
 from mmsearch.vectors.matrix import Matrix, open_matrix, write_matrix
+from mmsearch.vectors.planning import Engine, Plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +23,7 @@ class ExactStore:
 
     def __init__(self, dim: int, base: Matrix | None = None) -> None:
         self.dim = dim
+        self.plan = Plan(Engine.PLAIN, "", 1.0, 4 * dim)
         self._blocks: list[_Block] = []
         if base and len(base.rows.ids):
             self._blocks.append(_Block(base.rows.ids, base.rows.vectors))
@@ -87,7 +89,13 @@ class ExactStore:
 
     def _products(self, queries: Vectors, rows: Vectors) -> Scores:
         """(q, n) inner products."""
-        products: Scores = queries @ rows.T
+        if rows.dtype == np.float32:
+            products: Scores = queries @ rows.T
+            return products
+        products = np.empty((len(queries), len(rows)), np.float32)
+        for start in range(0, len(rows), _BLOCK):  # halves, a block of them made whole at a time
+            part = slice(start, start + _BLOCK)
+            products[:, part] = queries @ rows[part].astype(np.float32).T
         return products
 
     def save(self, path: str, generation: int, fingerprint: str) -> Matrix:
@@ -104,7 +112,7 @@ class ExactStore:
         if few(keep, len(rows)):
             scores, positions = self._nearest(queries, rows[keep], k, None)
             return scores, keep[positions]
-        scores = queries @ rows.T  # (q, n)
+        scores = ExactStore._products(self, queries, rows)  # (q, n)
         if keep is not None:
             left_out = np.ones(len(rows), bool)
             left_out[keep] = False

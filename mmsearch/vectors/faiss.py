@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mmsearch.records import Scores, Vectors
 
 
+__all__ = ["FaissStore", "faiss"]
+
 # Queries that are multiplied one by one: a single one by FAISS takes two fifths of numpy's time,
 # which a product of matrices has made up for from here on.
 _ONE_BY_ONE = 4
@@ -37,7 +39,7 @@ class FaissStore(ExactStore):
     """Exact search by FAISS's kernels, quicker than numpy on a single query."""
 
     def _products(self, queries: Vectors, rows: Vectors) -> Scores:
-        if len(queries) > _ONE_BY_ONE or not len(rows):
+        if len(queries) > _ONE_BY_ONE or not len(rows) or rows.dtype != np.float32:
             return super()._products(queries, rows)
         near, rows = np.ascontiguousarray(queries), np.ascontiguousarray(rows)
         products = np.empty((len(near), len(rows)), np.float32)
@@ -51,6 +53,8 @@ class FaissStore(ExactStore):
     def _nearest(
         self, queries: Vectors, rows: Vectors, k: int, keep: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        if rows.dtype != np.float32:
+            return super()._nearest(queries, rows, k, keep)
         near = np.ascontiguousarray(queries)
         if few(keep, len(rows)):
             scores, positions = self._nearest(queries, rows[keep], k, None)

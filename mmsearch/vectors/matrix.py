@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,14 @@ VERSION = 2
 # magic, version, dim, rows, generation, last id, dtype, fingerprint of the encoder
 _HEADER = struct.Struct("<8sIIQQq8s64s")
 _START = 4096  # where the ids begin: a page, so that rows lie aligned when mapped
-_DTYPE = b"float32\0"
-_DTYPES = ("<i8", "<f4", "u1", "<f4")  # of ids, hubness, kinds and vectors
+_DTYPES: tuple[np.dtype[Any], ...] = (  # of ids, hubness and kinds
+    np.dtype("<i8"), np.dtype("<f4"), np.dtype("u1"),
+)  # fmt: skip
+# of the vectors, by the word in the header; the catalog's are halves, so neither loses anything
+_VECTORS: dict[bytes, np.dtype[Any]] = {
+    b"float32\0": np.dtype("<f4"),
+    b"float16\0": np.dtype("<f2"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Matrix:
     generation: int
     fingerprint: str
     last_id: int  # the highest id when it was written; newer rows are not in here
-    rows: Rows
+    rows: Rows  # the vectors are float16 where it was written so
 
 
 def write_matrix(
@@ -47,23 +54,28 @@ def write_matrix(
     generation: int,
     last_id: int,
     fingerprint: str,
+    *,
+    half: bool = False,
 ) -> str:
     """Stream blocks of rows into a new file; return its SHA-256 as hex.
 
     Never more than a block in memory. The file appears under `path` whole and synced, or
-    not at all. Raises OSError, and ValueError when the blocks hold another number of rows.
+    not at all. `half` writes the vectors as float16, which an index reads by position.
+    Raises OSError, and ValueError when the blocks hold another number of rows.
     """
     temporary = f"{path}.new"
-    starts, end = _layout(rows, dim)
+    word = b"float16\0" if half else b"float32\0"
+    dtypes = (*_DTYPES, _VECTORS[word])
+    starts, end = _layout(rows, dim, dtypes[-1].itemsize)
     with open(temporary, "w+b", opener=private) as file:
         header = _HEADER.pack(
-            MAGIC, VERSION, dim, rows, generation, last_id, _DTYPE, fingerprint.encode("ascii")
+            MAGIC, VERSION, dim, rows, generation, last_id, word, fingerprint.encode("ascii")
         )
         file.write(header)
         done = 0
         for block in blocks:
             columns = (block.ids, block.hubness, block.kinds, block.vectors)
-            for start, dtype, column in zip(starts, _DTYPES, columns, strict=True):
+            for start, dtype, column in zip(starts, dtypes, columns, strict=True):
                 values = np.ascontiguousarray(column, dtype)
                 file.seek(start + done * values.itemsize * (dim if values.ndim == 2 else 1))
                 file.write(values.tobytes())
@@ -90,8 +102,9 @@ def open_matrix(path: str) -> Matrix:
         if len(head) < _HEADER.size or head[: len(MAGIC)] != MAGIC:
             raise LibraryDamaged(f"{path} is not a matrix of mmsearch")
         _, version, dim, rows, generation, last_id, dtype, mark = _HEADER.unpack(head)
-        starts, end = _layout(rows, dim)
-        if (version, dtype) != (VERSION, _DTYPE) or size != end or not dim:
+        vectors_of = _VECTORS.get(dtype)
+        starts, end = _layout(rows, dim, vectors_of.itemsize if vectors_of else 0)
+        if version != VERSION or vectors_of is None or size != end or not dim:
             raise LibraryDamaged(f"{path}: its header does not fit its {size} bytes")
         # one read-only map for both; numpy views of it keep it open
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -99,7 +112,7 @@ def open_matrix(path: str) -> Matrix:
     counts = (rows, rows, rows, rows * dim)
     ids, hubness, kinds, vectors = (
         np.frombuffer(pages, dtype, count, start)
-        for dtype, count, start in zip(_DTYPES, counts, starts, strict=True)
+        for dtype, count, start in zip((*_DTYPES, vectors_of), counts, starts, strict=True)
     )
     found = Rows(ids, vectors.reshape(rows, dim), kinds, hubness)
     return Matrix(path, generation, fingerprint, last_id, found)
@@ -111,9 +124,9 @@ def hash_file(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _layout(rows: int, dim: int) -> tuple[tuple[int, int, int, int], int]:
+def _layout(rows: int, dim: int, itemsize: int) -> tuple[tuple[int, int, int, int], int]:
     """Where ids, hubness, kinds and vectors start, and where the file ends."""
     hubness_at = _START + rows * 8
     kinds_at = hubness_at + rows * 4
     vectors_at = -(-(kinds_at + rows) // 64) * 64  # rows start on a cache line
-    return (_START, hubness_at, kinds_at, vectors_at), vectors_at + rows * dim * 4
+    return (_START, hubness_at, kinds_at, vectors_at), vectors_at + rows * dim * itemsize

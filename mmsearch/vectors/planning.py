@@ -1,0 +1,103 @@
+"""Which engine searches how many vectors, and what it promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+# Below this, every row is multiplied with every query: nothing to build, nothing to tune.
+INDEX_FROM_ROWS = 50_000
+# From here on one query over all codes takes longer than people wait for an answer.
+PARTITION_FROM_ROWS = 2_000_000
+EXACT = 0.999  # recall@10 of what is called exact: the codes decide what is looked at
+
+_KEPT_IN_MEMORY = 13  # bytes of id, hubness and kind, beside every vector
+
+
+class Engine(StrEnum):
+    """How vectors are searched."""
+
+    PLAIN = "plain"  # products with every row
+    STAGED = "staged"  # 4-bit codes, then whole numbers of 8 bits, then the rows themselves
+    PARTITIONED = "partitioned"  # the nearest lists of many, by 4-bit codes, then as above
+    FAISS = "faiss"  # what the user's factory string says, then as above
+    GPU = "gpu"  # products with every row, in half precision, on a GPU
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is built, and what that promises.
+
+    `factory` is FAISS's description of the first stage, "" where there is none. `target_recall`
+    is of recall@10 against exact search, for queries of words. `bytes_per_vector` is what stays
+    in memory, file maps counted; the rows themselves are read from the disk by position.
+    """
+
+    engine: Engine
+    factory: str
+    target_recall: float
+    bytes_per_vector: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether every row is looked at."""
+        return self.engine in (Engine.PLAIN, Engine.STAGED, Engine.GPU)
+
+
+def choose(
+    rows: int,
+    dim: int,
+    *,
+    target_recall: float | None = None,
+    max_memory: float | None = None,
+    gpu: bool = False,
+    factory: str = "",
+) -> Plan:
+    """The engine for so many rows.
+
+    Exact unless a `target_recall` below 0.999 is given, or there are too many rows for that to be
+    quick. `max_memory` in bytes; `factory` is a string for faiss.index_factory. Raises ValueError
+    for a recall outside (0, 1], and when nothing fits into `max_memory`.
+    """
+    if target_recall is not None and not 0 < target_recall <= 1:
+        raise ValueError(f"a recall lies above 0 and up to 1, not at {target_recall:g}")
+    wanted = EXACT if target_recall is None else min(target_recall, EXACT)
+    staged = Plan(Engine.STAGED, f"PQ{_parts(dim, 4)}x4fs", EXACT, _size(dim, 4))
+    lists = max(64, 2 ** round(_log2(4 * rows**0.5)))
+    partitioned = Plan(
+        Engine.PARTITIONED, f"IVF{lists},PQ{_parts(dim, 2)}x4fsr", wanted, _size(dim, 2) + 8
+    )
+    if factory:
+        plan = Plan(Engine.FAISS, factory, wanted, _size(dim, 4))
+    elif gpu and rows >= INDEX_FROM_ROWS:
+        plan = Plan(Engine.GPU, "", EXACT, _KEPT_IN_MEMORY)
+    elif rows < INDEX_FROM_ROWS:
+        plan = Plan(Engine.PLAIN, "", 1.0, 4 * dim + _KEPT_IN_MEMORY)
+    elif wanted < EXACT:
+        plan = partitioned
+    else:
+        plan = staged
+    if max_memory is not None and rows * plan.bytes_per_vector > max_memory:
+        if plan.engine is Engine.PARTITIONED and rows * staged.bytes_per_vector <= max_memory:
+            return staged
+        raise ValueError(
+            f"{rows:,} vectors take {rows * plan.bytes_per_vector / 1e6:,.0f} MB of memory, "
+            f"more than {max_memory / 1e6:,.0f} MB"
+        )
+    return plan
+
+
+def _parts(dim: int, each: int) -> int:
+    """How many parts of about `each` dimensions a row is cut into: as many as divide it."""
+    return next(parts for parts in range(max(1, dim // each), 0, -1) if dim % parts == 0)
+
+
+def _size(dim: int, each: int) -> float:
+    """Bytes of a row: half a byte a part, a byte a dimension, and what stands beside."""
+    return _parts(dim, each) / 2 + dim + _KEPT_IN_MEMORY
+
+
+def _log2(value: float) -> float:
+    from math import log2
+
+    return log2(max(value, 1.0))
