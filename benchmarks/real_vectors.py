@@ -1,10 +1,12 @@
-"""Real vectors in number: crops of photographs and captions, by the built-in model.
+"""Real vectors in number: windows of photographs and captions, by the built-in model.
 
-    python benchmarks/real_vectors.py --data DATA --out FOLDER [--count N]
+    python benchmarks/real_vectors.py --data DATA --out FOLDER
 
-Crops of Flickr8k's photos (16 each) and of tiny-ImageNet's (4 each), at random places, at a
-third to the whole of their area, half of them mirrored; and the sentences of `captions_text`.
-Written in parts to FOLDER, which may be stopped and run again, or by several processes at once.
+Each of Flickr8k's photos and of tiny-ImageNet's gives eight vectors: the whole photo's, and those
+of seven windows, a quarter of it or more. A window is not cut out and seen anew: the model's own
+last feature map is averaged over the window instead of over the photo, which costs one pass for
+all eight. Texts are sentences of `captions_text`. Written in parts to FOLDER: it may be stopped
+and run again. Needs the package onnx, which cuts the image tower in two.
 """
 
 from __future__ import annotations
@@ -12,103 +14,126 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
-import os
+import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
 from PIL import Image
 
 from mmsearch.embedding import embed
+from mmsearch.encoders import open_encoder
+from mmsearch.loaders import to_pixels
 from mmsearch.records import Modality
 
-PART = 512  # crops in a file: a few seconds of work
-PART_TEXTS = 8192
+WINDOWS = 8  # of a photo, the whole one included
+PART = {"image": 256, "text": 4096}  # photos, sentences in a file
+TEXTS = 16_384  # sentences: queries, not what is searched
 
 
-class Crops:
-    """Numbered crops of photographs, in an order that is shuffled once and for all."""
+class Tower:
+    """The image tower, cut where it averages its last feature map."""
 
-    def __init__(self, data: Path) -> None:
-        photos = sorted((data / "flickr8k" / "images").glob("*.jpg"))
-        self._small = zipfile.ZipFile(data / "tiny_imagenet_20k.zip")
-        names = sorted(name for name in self._small.namelist() if name.endswith(".JPEG"))
-        sources: list[Path | str] = [photo for photo in photos for _ in range(16)]
-        sources += [name for name in names for _ in range(4)]
-        order = np.random.default_rng(0).permutation(len(sources))
-        self._sources = [sources[at] for at in order]
+    def __init__(self) -> None:
+        encoder = open_encoder("builtin")
+        self._input = encoder.image_input
+        model = onnx.load(encoder.folder / "image.onnx")
+        pool = next(node for node in model.graph.node if node.op_type == "GlobalAveragePool")
+        cut = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model))
+        ends = model.graph.input[0].name, model.graph.output[0].name
+        self._body = _session(cut.extract_model([ends[0]], [pool.input[0]]))
+        self._head = _session(cut.extract_model([pool.output[0]], [ends[1]]))
 
-    def __len__(self) -> int:
-        return len(self._sources)
+    def windows(self, photos: Sequence[Image.Image], numbers: Sequence[int]) -> NDArray[Any]:
+        """(n, 8, dim) unit rows of n photos; their numbers choose their windows."""
+        found = []
+        for photo, number in zip(photos, numbers, strict=True):
+            pixels = to_pixels(photo, self._input)[None]
+            maps = self._run(self._body, pixels)  # (1, channels, 6, 6)
+            high, wide = maps.shape[2:]
+            random = np.random.default_rng([1, number])
+            means = [maps.mean(axis=(2, 3))]
+            for _ in range(WINDOWS - 1):
+                height, width = random.integers(3, [high, wide])  # 3 to 5 of 6: a quarter or more
+                top, left = random.integers(0, [high - height + 1, wide - width + 1])
+                window = maps[:, :, top : top + height, left : left + width]
+                means.append(window.mean(axis=(2, 3)))
+            found.append(self._run(self._head, np.concatenate(means)[:, :, None, None]))
+        return np.stack(found)
 
-    def __getitem__(self, number: int) -> Image.Image:
-        source = self._sources[number]
-        data = self._small.read(source) if isinstance(source, str) else source.read_bytes()
-        picture = Image.open(io.BytesIO(data)).convert("RGB")
-        random = np.random.default_rng([1, number])
-        side = np.sqrt(random.uniform(1 / 3, 1))
-        width, height = (max(1, round(side * size)) for size in picture.size)
-        left = int(random.integers(picture.width - width + 1))
-        top = int(random.integers(picture.height - height + 1))
-        crop = picture.crop((left, top, left + width, top + height))
-        return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else crop
+    @staticmethod
+    def _run(session: Any, values: NDArray[Any]) -> NDArray[Any]:
+        rows: NDArray[Any] = session.run(None, {session.get_inputs()[0].name: values})[0]
+        return rows
+
+
+def _session(model: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def photographs(data: Path) -> list[Path | str]:
+    """Paths, and names in the archive of tiny-ImageNet, shuffled once and for all."""
+    sources: list[Path | str] = [*sorted((data / "flickr8k" / "images").glob("*.jpg"))]
+    with zipfile.ZipFile(data / "tiny_imagenet_20k.zip") as archive:
+        sources += sorted(name for name in archive.namelist() if name.endswith(".JPEG"))
+    return [sources[at] for at in np.random.default_rng(0).permutation(len(sources))]
 
 
 def sentences(data: Path) -> list[str]:
-    """The English sentences of `captions_text`, each once, shuffled."""
-    found: dict[str, None] = {}
-    for name in ("images.en.txt.gz", "sounds.en.txt.gz"):
-        with gzip.open(data / "captions_text" / name, "rt", encoding="utf-8") as file:
-            found |= dict.fromkeys(line.strip() for line in file if line.strip())
-    words = list(found)
-    return [words[at] for at in np.random.default_rng(2).permutation(len(words))]
+    """English sentences of `captions_text` about pictures, each once, shuffled."""
+    with gzip.open(data / "captions_text" / "images.en.txt.gz", "rt", encoding="utf-8") as file:
+        words = list(dict.fromkeys(line.strip() for line in file if line.strip()))
+    return [words[at] for at in np.random.default_rng(2).permutation(len(words))[:TEXTS]]
 
 
-def parts(count: int, size: int) -> Iterator[tuple[int, range]]:
-    """(number, what is in it) of every part."""
-    for number, start in enumerate(range(0, count, size)):
-        yield number, range(start, min(start + size, count))
-
-
-def encode(data: Path, out: Path, count: int) -> None:
-    """Write the parts that are not there yet; another process may be at others meanwhile."""
+def encode(data: Path, out: Path) -> None:
+    """Write the parts that are not there yet."""
     out.mkdir(parents=True, exist_ok=True)
-    words = sentences(data)
-    for number, members in parts(len(words), PART_TEXTS):
-        path = out / f"text-{number:05}.npy"
-        if claimed(path):
-            write(path, embed([words[member] for member in members], Modality.TEXT))
-    crops = Crops(data)
-    for number, members in parts(min(count, len(crops)), PART):
-        path = out / f"image-{number:05}.npy"
-        if claimed(path):
-            write(path, embed((crops[member] for member in members), Modality.IMAGE))
+    (out / "model.json").write_text(json.dumps({"model": open_encoder("builtin").name}))
+    words, photos = sentences(data), photographs(data)
+    for path, members in _missing(out, "text", len(words)):
+        _write(path, embed([words[member] for member in members], Modality.TEXT))
+    tower = Tower()
+    with zipfile.ZipFile(data / "tiny_imagenet_20k.zip") as archive:
+        for path, members in _missing(out, "image", len(photos)):
+            pictures = []
+            for source in photos[members.start : members.stop]:
+                raw = archive.read(source) if isinstance(source, str) else source.read_bytes()
+                pictures.append(Image.open(io.BytesIO(raw)).convert("RGB"))
+            _write(path, tower.windows(pictures, members))
 
 
-def read(out: Path, kind: str) -> np.ndarray:
-    """(n, dim) float16 unit rows of "image" or "text": the parts without a gap."""
+def read(out: Path, kind: str) -> NDArray[np.float16]:
+    """(n, dim) of texts, (n, 8, dim) of photos: unit rows, the parts from the first on."""
     found = []
     while (path := out / f"{kind}-{len(found):05}.npy").exists():
         found.append(np.load(path, allow_pickle=False))
     return np.concatenate(found)
 
 
-def claimed(path: Path) -> bool:
-    """True when this process is the one to write it."""
-    if path.exists():
-        return False
-    try:
-        os.close(os.open(path.with_suffix(".claim"), os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    return True
+def _missing(out: Path, kind: str, count: int) -> Iterator[tuple[Path, range]]:
+    size = PART[kind]
+    for number, start in enumerate(range(0, count, size)):
+        path = out / f"{kind}-{number:05}.npy"
+        if not path.exists():
+            yield path, range(start, min(start + size, count))
 
 
-def write(path: Path, rows: np.ndarray) -> None:
+def _write(path: Path, rows: NDArray[Any]) -> None:
     """As a whole or not at all, in half precision, as the catalog keeps them."""
-    temporary = path.with_suffix(".new.npy")
-    np.save(temporary, rows.astype(np.float16))
+    temporary = path.with_suffix(".new")
+    with temporary.open("wb") as file:
+        np.save(file, rows.astype(np.float16))
     temporary.rename(path)
 
 
@@ -116,6 +141,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=205_000)
     options = parser.parse_args()
-    encode(options.data, options.out, options.count)
+    encode(options.data, options.out)
