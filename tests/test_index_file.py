@@ -1,0 +1,119 @@
+"""Indexes beside a matrix: what is built, what is refused, and that answers are those of numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmsearch.errors import LibraryDamaged
+from mmsearch.records import Rows
+from mmsearch.vectors import Engine, build_index, choose, open_index, open_store
+from mmsearch.vectors.matrix import hash_file, open_matrix, write_matrix
+from mmsearch.vectors.planning import Plan
+
+pytest.importorskip("faiss", reason="FAISS is not installed")
+
+DIM, ROWS = 32, 3000
+MARK = "0123456789abcdef" * 4
+
+
+def clustered(rng, count, dim=DIM):
+    """(n, dim) unit rows about a hundred places, in half precision, as float32."""
+    rows = rng.normal(size=(100, dim))[rng.integers(100, size=count)] * 2
+    rows += rng.normal(size=(count, dim))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows.astype(np.float16).astype(np.float32)
+
+
+def matrix_of(path, rows, *, ids=None, generation=1, half=True):
+    """A matrix file of these rows, opened."""
+    count, dim = rows.shape
+    ids = np.arange(count) * 3 + 7 if ids is None else ids
+    nothing = np.zeros(count, np.uint8), np.zeros(count, np.float32)
+    write_matrix(
+        str(path), [Rows(ids, rows, *nothing)], count, dim, generation, int(ids[-1]), MARK,
+        half=half,
+    )  # fmt: skip
+    return open_matrix(str(path))
+
+
+STAGED = Plan(Engine.STAGED, f"PQ{DIM // 4}x4fs", 0.999, 0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Rows, their matrix, the path of its index, and the index's SHA-256."""
+    folder = tmp_path_factory.mktemp("index")
+    rows = clustered(np.random.default_rng(0), ROWS)
+    matrix = matrix_of(folder / "a.matrix", rows)
+    _, sha256 = build_index(str(folder / "a.index"), matrix, STAGED, {})
+    return rows, matrix, str(folder / "a.index"), sha256
+
+
+@pytest.mark.parametrize("together", [1, 40])
+def test_a_staged_store_answers_as_numpy_does(made, together):
+    """The same ids in the same order, scores to the last bits, one by one and together."""
+    _, matrix, path, _ = made
+    store = open_store("auto", DIM, matrix, open_index(path, matrix))
+    oracle = open_store("exact", DIM, matrix)
+    queries = clustered(np.random.default_rng(1), 40)
+    for start in range(0, 40, together):
+        part = queries[start : start + together]
+        scores, ids = store.search(part, 10)
+        expected_scores, expected = oracle.search(part, 10)
+        assert ids.tolist() == expected.tolist()
+        assert scores == pytest.approx(expected_scores, abs=1e-6)
+
+
+def test_an_index_comes_back_as_it_was_written(made):
+    """Plan, generation, last id; the digest is the file's."""
+    _, matrix, path, sha256 = made
+    index = open_index(path, matrix)
+    assert (index.plan, index.generation, index.last_id) == (STAGED, 1, matrix.last_id)
+    assert sha256 == hash_file(path)
+    assert index.rounded.rows.shape == (ROWS, DIM)
+
+
+def test_row_19_an_index_of_another_matrix_is_refused(made, tmp_path):
+    """Row 19: another generation, other ids, fewer rows, another dim."""
+    rows, _, path, _ = made
+    ids = np.arange(ROWS) * 3 + 7
+    swapped = ids.copy()
+    swapped[5] += 1
+    others = [
+        matrix_of(tmp_path / "generation", rows, generation=2),
+        matrix_of(tmp_path / "ids", rows, ids=swapped),
+        matrix_of(tmp_path / "rows", rows[:-1]),
+        matrix_of(tmp_path / "dim", np.ascontiguousarray(rows[:, :-1])),
+    ]
+    for other in others:
+        with pytest.raises(LibraryDamaged, match="belongs to another matrix"):
+            open_index(path, other)
+
+
+def test_choices():
+    """Small: plain. Larger: in stages. A recall below exact: lists. What does not fit: an error."""
+    assert choose(10_000, 256).engine is Engine.PLAIN
+    assert choose(1_000_000, 512).factory == "PQ128x4fs"
+    assert choose(1_000_000, 512, target_recall=0.95).engine is Engine.PARTITIONED
+    assert choose(1_000_000, 512, gpu=True).engine is Engine.GPU
+    assert choose(1_000_000, 512, factory="HNSW32").engine is Engine.FAISS
+    assert choose(1_000_000, 512).bytes_per_vector * 1e6 < 1e9
+    assert choose(10_000_000, 512).bytes_per_vector * 1e7 < 8e9
+    with pytest.raises(ValueError, match="more than 100 MB"):
+        choose(1_000_000, 512, max_memory=1e8)
+    with pytest.raises(ValueError, match="a recall lies above 0"):
+        choose(1_000_000, 512, target_recall=95)
+
+
+def test_halves_are_searched_as_whole_numbers_are(tmp_path):
+    """A matrix in half precision: the products of its rows as float32."""
+    rows = clustered(np.random.default_rng(2), 50)
+    matrix = matrix_of(tmp_path / "a.matrix", rows)
+    assert matrix.rows.vectors.dtype == np.float16
+    queries = clustered(np.random.default_rng(3), 6)
+    for kind in ("exact", "faiss"):
+        store = open_store(kind, DIM, matrix)
+        assert store.scores(queries)[1] == pytest.approx(queries @ rows.T, abs=1e-6)
+        best = np.argsort(-(queries @ rows.T), axis=1)[:, :5]
+        assert store.search(queries, 5)[1].tolist() == matrix.rows.ids[best].tolist()
