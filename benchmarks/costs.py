@@ -10,7 +10,7 @@ from typing import Any
 from measuring import spread
 from pictures import pixels
 
-from mmsearch.captions import read_captions
+from mmsearch.datasets.captions import read_captions
 from mmsearch.encoders.builtin import Builtin
 from mmsearch.loaders import sounds
 from mmsearch.records import Modality

@@ -19,7 +19,7 @@ import numpy as np
 from measuring import machine, origin
 from PIL import Image, ImageEnhance
 
-from mmsearch.captions import data_hash, read_captions
+from mmsearch.datasets.captions import data_hash, read_captions
 from mmsearch.duplicates import SAME
 from mmsearch.embedding import embed
 from mmsearch.encoders import open_encoder

@@ -25,7 +25,7 @@ import numpy as np
 from measuring import machine, origin
 
 from mmsearch import open_library, text
-from mmsearch.captions import read_captions
+from mmsearch.datasets.captions import read_captions
 from mmsearch.language import Query
 from mmsearch.library import Library
 

@@ -30,10 +30,10 @@ import numpy as np
 from measuring import machine, origin
 
 import mmsearch
-from mmsearch.captions import CaptionedPhoto, data_hash, read_captions
 from mmsearch.catalog import Catalog, Content
 from mmsearch.catalog.captions import caption_digest
 from mmsearch.catalog.phrases import phrases
+from mmsearch.datasets.captions import CaptionedFile, data_hash, read_captions
 from mmsearch.embedding import embed
 from mmsearch.encoders import Encoder, open_encoder
 from mmsearch.metrics import Booleans, Floats, Ranks, first_ranks
@@ -53,18 +53,18 @@ Fusion = Callable[[Floats, Floats, Floats], Floats]
 class Photos:
     """A split: (n, dim) rows of its photos, (n, c, dim) of their first captions."""
 
-    photos: Sequence[CaptionedPhoto]
+    photos: Sequence[CaptionedFile]
     own: Floats
     captions: Floats
 
 
-def encoded(photos: Sequence[CaptionedPhoto], model: str) -> Photos:
+def encoded(photos: Sequence[CaptionedFile], model: str) -> Photos:
     """A split with its rows."""
     own = embed([photo.path for photo in photos], "image", model)
     return Photos(photos, own, captions_of(photos, model))
 
 
-def captions_of(photos: Sequence[CaptionedPhoto], model: str) -> Floats:
+def captions_of(photos: Sequence[CaptionedFile], model: str) -> Floats:
     """(n, c, dim) rows: of the sidecar's caption and of the questions."""
     few = [photo.captions[at] for photo in photos for at in (0, *QUESTIONS)]
     return embed(few, "text", model).reshape(len(photos), 1 + len(QUESTIONS), -1)
@@ -274,7 +274,7 @@ def _words(text: str) -> list[str]:
 # -- a real library --------------------------------------------------------------------
 
 
-def served(photos: Sequence[CaptionedPhoto], which: Booleans, model: str) -> dict[str, Any]:
+def served(photos: Sequence[CaptionedFile], which: Booleans, model: str) -> dict[str, Any]:
     """R@10 of a library in each mode: photos in a folder, captions in sidecars, empty ones for
     those not chosen, asked with another caption of each photo.
     """

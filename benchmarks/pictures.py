@@ -16,7 +16,7 @@ import onnxruntime
 from PIL import Image
 
 from mmsearch import demo, loaders
-from mmsearch.captions import CaptionedPhoto, data_hash, read_captions
+from mmsearch.datasets.captions import CaptionedFile, data_hash, read_captions
 from mmsearch.encoders import Encoder
 from mmsearch.errors import MissingExtra
 from mmsearch.evaluation import exact_ranks, recalls
@@ -67,7 +67,7 @@ def captions(encoder: Encoder, data: Path) -> dict[str, Any]:
     return {name: captioned(encoder, photos) for name, photos in sets.items()}
 
 
-def captioned(encoder: Encoder, photos: Sequence[CaptionedPhoto]) -> dict[str, Any]:
+def captioned(encoder: Encoder, photos: Sequence[CaptionedFile]) -> dict[str, Any]:
     """Recall of one set of captions."""
     ranks = exact_ranks(photos, lambda kind, inputs: rows(encoder, kind, inputs))
     return {

@@ -24,8 +24,8 @@ import numpy as np
 from measuring import machine, origin
 
 from mmsearch import backgrounds, open_library
-from mmsearch.captions import read_captions
 from mmsearch.catalog import Catalog, Content
+from mmsearch.datasets.captions import read_captions
 from mmsearch.embedding import embed
 from mmsearch.encoders import Encoder, open_encoder
 from mmsearch.library import Library

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsearch.captions import CaptionedPhoto, data_hash, read_captions
-from mmsearch.classes import data_hash as classed_hash
-from mmsearch.classes import read_classes, unpacked
+from mmsearch.datasets.captions import CaptionedFile, data_hash, read_captions
+from mmsearch.datasets.classes import data_hash as classed_hash
+from mmsearch.datasets.classes import read_classes, unpacked
 from mmsearch.embedding import embed
 from mmsearch.encoders import open_encoder
 from mmsearch.labels import TEMPLATES, check_templates, class_rows
@@ -51,7 +51,7 @@ def measure_recall(
     model: str = "builtin",
     note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Recall of a model on captioned photos (see mmsearch.captions), bare and as served.
+    """Recall of a model on captioned photos (see mmsearch.datasets.captions), bare and as served.
 
     "text_to_image" and "image_to_text": exact search over the raw embeddings, where a right
     answer with the same score as a wrong one counts as behind it. "search": the same of what
@@ -90,7 +90,7 @@ def measure_labels(
 ) -> dict[str, Any]:
     """Top-1 accuracy and macro F1 of zero-shot labels: the names of all classes are the vocabulary.
 
-    `data` has files with classes (see mmsearch.classes). A label that another one equals in
+    `data` has files with classes (see mmsearch.datasets.classes). A label that another equals in
     score counts as missed. Beside them what was measured: model and fingerprint, split, counts,
     the templates of each modality (those of mmsearch.labels where none are given), and the hash
     of the data. `note` hears what goes on.
@@ -133,7 +133,7 @@ def recalls(ranks: Ranks) -> Recalls:
 
 
 def exact_ranks(
-    photos: Sequence[CaptionedPhoto], encode: Callable[[Modality, list[Any]], Vectors]
+    photos: Sequence[CaptionedFile], encode: Callable[[Modality, list[Any]], Vectors]
 ) -> dict[str, Ranks]:
     """By exact search over raw embeddings: the rank of each caption's photo ("text_to_image"), and
     of each photo's best caption ("image_to_text").
@@ -169,7 +169,7 @@ def best_ranks(queries: Vectors, items: Vectors, query_of: Ids, item_of: Ids) ->
     return np.concatenate(ranks)
 
 
-def served(photos: Sequence[CaptionedPhoto], model: str) -> dict[str, Recalls]:
+def served(photos: Sequence[CaptionedFile], model: str) -> dict[str, Recalls]:
     """The same recalls from libraries of their own, in a temporary folder, through their query.
 
     One library has the photos and is asked with every caption; the other has every caption as a

@@ -1,7 +1,8 @@
 """Lists of captions: a row names a file and says something of it.
 
-CSV (or with tabs TSV) has the columns file (or path, filename, file_name, image, audio) and
-caption (or captions, text, sentence); lines of JSON are objects with the same keys, whose
+CSV (or with tabs TSV) has the columns file (or path, filename, file_name, image, audio, or as
+AudioCaps has it youtube_id) and caption (or captions, text, sentence; or caption_1, caption_2 and
+so on, as Clotho has it), and perhaps split; lines of JSON are objects with the same keys, whose
 "captions" may be a list. Several rows may be of one file. What is wrong with one row is said
 of that row, and the others go on; a damaged list is refused as a whole.
 """
@@ -17,20 +18,23 @@ from typing import Any
 from mmsearch.errors import LoadError
 from mmsearch.records import Reason
 
-_FILE_COLUMNS = ("file", "path", "filename", "file_name", "image", "audio")
+_FILE_COLUMNS = ("file", "path", "filename", "file_name", "image", "audio", "youtube_id")
 _CAPTION_COLUMNS = ("caption", "captions", "text", "sentence")
+_NUMBERED = tuple(f"caption_{number}" for number in range(1, 11))
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a list. `column` is the one that names the file: "image" and "audio" say what
-    it is. `wrong`: why the row is of no use, empty for one that is.
+    it is. `split`: the part of the set that it is of, where the list says. `wrong`: why the row
+    is of no use, empty for one that is.
     """
 
     line: int
     column: str = ""
     file: str = ""
     captions: tuple[str, ...] = ()
+    split: str = ""
     wrong: str = ""
 
 
@@ -74,8 +78,8 @@ def _json_lines(lines: Iterable[str]) -> Iterator[Row]:
 
 
 def _check(names: Iterable[str]) -> None:
-    for wanted in (_FILE_COLUMNS, _CAPTION_COLUMNS):
-        if not set(wanted) & set(names):
+    for wanted, also in ((_FILE_COLUMNS, ()), (_CAPTION_COLUMNS, _NUMBERED)):
+        if not {*wanted, *also} & set(names):
             raise LoadError(
                 Reason.CORRUPT,
                 f"it needs a column {' or '.join(wanted)}; "
@@ -88,12 +92,16 @@ def _row(row: Mapping[str, Any], line: int) -> Row:
     file, captions = row[column], captions_in(row)
     if not isinstance(file, str) or not file.strip() or "\0" in file:
         return Row(line, wrong=f"a row without a file: {captions}")
-    return Row(line, column, file.strip(), captions)
+    split = row.get("split")
+    return Row(line, column, file.strip(), captions, split if isinstance(split, str) else "")
 
 
 def captions_in(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The captions of a row or of a webdataset's JSON; what is no text counts as empty."""
-    said = next((row[name] for name in _CAPTION_COLUMNS if name in row), "")
+    if numbered := [row[name] for name in _NUMBERED if row.get(name)]:
+        said: Any = numbered
+    else:
+        said = next((row[name] for name in _CAPTION_COLUMNS if name in row), "")
     several = said if isinstance(said, list) else [said]
     return tuple(caption if isinstance(caption, str) else "" for caption in several)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 from conftest import paint
 
-from mmsearch.captions import data_hash, read_captions
+from mmsearch.datasets.captions import data_hash, read_captions
 from mmsearch.errors import UsageError
+from mmsearch.records import Modality
 
 
 def flickr8k(folder):
@@ -56,7 +59,44 @@ def coco(folder):
     return folder
 
 
-@pytest.mark.parametrize("layout", [flickr8k, jsonl, karpathy, coco])
+def flickr30k(folder):
+    """The same as Flickr30k has it: no suffix but .token, names of a split without .jpg."""
+    paint(folder / "flickr30k-images" / "b.jpg", "red")
+    (folder / "test.txt").write_text("b\n")
+    (folder / "results.token").write_text(
+        "a.jpg#0\tA dog .\nb.jpg#0\tThe sea .\nb.jpg#1\tA blue sea .\n"
+    )
+    return folder
+
+
+def table(folder):
+    """The same as rows of CSV, each of a split."""
+    paint(folder / "b.jpg", "red")
+    rows = "b.jpg,The sea .,test\nb.jpg,A blue sea .,test\na.jpg,A dog .,train\n"
+    (folder / "captions.csv").write_text(f"file,caption,split\n{rows}")
+    return folder
+
+
+def clotho(folder):
+    """The same in Clotho's columns, in a file that is called by its split."""
+    paint(folder / "test" / "b.jpg", "red")
+    (folder / "clotho_captions_test.csv").write_text(
+        "file_name,caption_1,caption_2\ntest/b.jpg,The sea .,A blue sea .\n"
+    )
+    return folder
+
+
+def beside(folder):
+    """The same as a text beside the photo, in a folder that is called by its split."""
+    paint(folder / "test" / "b.jpg", "red")
+    (folder / "test" / "b.txt").write_text("The sea .\nA blue sea .\n")
+    return folder
+
+
+LAYOUTS = [flickr8k, flickr30k, jsonl, table, karpathy, coco, clotho, beside]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_the_photos_of_the_split(layout, tmp_path):
     """The photo of the split and its captions, in their order; the data are the same data."""
     [photo] = read_captions(layout(tmp_path), "test")
@@ -65,6 +105,44 @@ def test_every_layout_gives_the_photos_of_the_split(layout, tmp_path):
     assert photo.captions == ("The sea .", "A blue sea .")
     [same] = read_captions(jsonl(tmp_path / "again"), "test")
     assert data_hash([photo]) == data_hash([same])
+
+
+def test_tars_are_unpacked_where_it_is_said(tmp_path):
+    """Shards of the split only, and not without a place to put their members."""
+    photo = paint(tmp_path / "b.jpg", "red").read_bytes()
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for shard in ("test-0.tar", "test-1.tar", "train-0.tar"):
+        with tarfile.open(folder / shard, "w") as archive:
+            for name, data in (("k.jpg", photo), ("k.txt", f"Of {shard}\nAgain".encode())):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+    with pytest.raises(UsageError, match="unpack it first"):
+        read_captions(folder, "test")
+    found = read_captions(folder, "test", into=tmp_path)
+    assert [one.captions for one in found] == [
+        ("Of test-0.tar", "Again"),
+        ("Of test-1.tar", "Again"),
+    ]
+    assert all(one.path.read_bytes() == photo and one.path.parent == tmp_path for one in found)
+
+
+@pytest.mark.parametrize("name", ["{}.wav", "Y{}.flac", "{}_30.wav"])
+def test_audiocaps_names_sounds_by_their_youtube_ids(name, tmp_path):
+    """However the clip was saved; one that was never to be had is refused, or told."""
+    place = tmp_path / "audio" / "test" / name.format("0-abcdefghi")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"x")
+    rows = "1,0-abcdefghi,30,A dog barks\n2,0-abcdefghi,30,Barking\n3,gone-567890,0,Rain\n"
+    (tmp_path / "test.csv").write_text(f"audiocap_id,youtube_id,start_time,caption\n{rows}")
+    missing = []
+    [clip] = read_captions(tmp_path, "test", missing=missing)
+    assert (clip.path, clip.modality) == (place, Modality.AUDIO)
+    assert clip.captions == ("A dog barks", "Barking")
+    assert missing == [f"{tmp_path / 'gone-567890.wav'} is not there"]
+    with pytest.raises(UsageError, match=r"gone-567890\.wav is not there: a set that is measured"):
+        read_captions(tmp_path, "test")
 
 
 def test_other_captions_of_the_same_photos(tmp_path):
@@ -99,7 +177,7 @@ def test_what_is_wrong_is_named(tmp_path):
     """A user learns what was looked for, and where."""
     with pytest.raises(UsageError, match="no such folder"):
         read_captions(tmp_path / "nowhere", "test")
-    with pytest.raises(UsageError, match=r"none of captions\.jsonl, \*\.token\.txt"):
+    with pytest.raises(UsageError, match=r"none of captions\.jsonl, .*, \*\.token\.txt"):
         read_captions(tmp_path, "test")
     flickr8k(tmp_path)
     with pytest.raises(UsageError, match="no list of the split 'val'"):
@@ -107,7 +185,7 @@ def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(UsageError, match="no such file of captions"):
         read_captions(tmp_path, "test", Path("german.txt"))
     (tmp_path / "images" / "b.jpg").unlink()
-    with pytest.raises(UsageError, match=r"names b\.jpg, which is not in"):
+    with pytest.raises(UsageError, match=r"b\.jpg is not there"):
         read_captions(tmp_path, "test")
     (tmp_path / "Flickr8k.token.txt").write_text("a.jpg#0\tA dog .\n")
     with pytest.raises(UsageError, match=r"b\.jpg lacks a caption"):
@@ -118,5 +196,5 @@ def test_what_is_wrong_is_named(tmp_path):
 def test_a_broken_file_of_captions_is_named(line, tmp_path):
     """No traceback for a file that is not what its name says."""
     (tmp_path / "captions.jsonl").write_text(line)
-    with pytest.raises(UsageError, match=r"captions\.jsonl: not captions as mmsearch knows"):
+    with pytest.raises(UsageError, match=r"captions\.jsonl: (line 1|it needs a column)"):
         read_captions(tmp_path, "test")

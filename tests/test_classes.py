@@ -12,8 +12,8 @@ from conftest import COLOURS, paint, unit
 from typer.testing import CliRunner
 
 from mmsearch import evaluation
-from mmsearch.classes import data_hash, read_classes, unpacked
 from mmsearch.cli import app
+from mmsearch.datasets.classes import data_hash, read_classes, unpacked
 from mmsearch.errors import LoadError, UsageError
 from mmsearch.labels import TEMPLATES
 from mmsearch.metrics import predicted_classes

@@ -21,7 +21,7 @@ FLOORS = [
     ["records"],
     ["errors"],
     ["settings", "durable"],
-    ["filters", "captions", "classes", "lists"],
+    ["filters", "lists"],
     [
         "files",
         "locking",
@@ -36,6 +36,7 @@ FLOORS = [
         "hubness",
     ],
     ["sidecars"],
+    ["datasets"],
     ["scan", "decoding", "space", "embedding", "fusion", "training", "thumbnails", "duplicates"],
     ["backgrounds"],
     ["ingest", "answers", "labels", "sheet", "explaining"],

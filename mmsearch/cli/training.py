@@ -37,7 +37,7 @@ def recall(
     """Print how often captions find their photo, and photos one of their captions.
 
     Recall at 1, 5 and 10, from 0 to 1: by exact search over the raw embeddings, and as a
-    library answers. mmsearch/captions.py says how DIR may look.
+    library answers. mmsearch/datasets/captions.py says how DIR may look.
     """
     from mmsearch.evaluation import measure_recall
     from mmsearch.printing import note, print_json, print_recall
@@ -71,7 +71,7 @@ def labels(
 ) -> None:
     """Print how often the name of a file's class is the label that fits it best.
 
-    Top-1 accuracy and macro F1, from 0 to 1. mmsearch/classes.py says how DIR may look.
+    Top-1 accuracy and macro F1, from 0 to 1. mmsearch/datasets/classes.py says how DIR may look.
     """
     from mmsearch.evaluation import measure_labels
     from mmsearch.printing import note, print_json, print_labelling

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsearch.datasets.pairs import Pair
 from mmsearch.errors import LoadError, TrainingError
 from mmsearch.loaders import load_image
 from mmsearch.loaders.sounds import windows
 from mmsearch.records import AudioInput, ImageInput, Modality, Reason
 from mmsearch.training import augment
-from mmsearch.training.sources import Pair
 
 if TYPE_CHECKING:
     from mmsearch.training.config import TrainConfig

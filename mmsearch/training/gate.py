@@ -26,7 +26,7 @@ from mmsearch.training.drawn import KINDS, drawings
 from mmsearch.training.pairs import glosses
 
 if TYPE_CHECKING:
-    from mmsearch.training.sources import Pair
+    from mmsearch.datasets.pairs import Pair
 
 Rows = npt.NDArray[np.float32]  # (n, dim) unit rows
 Embed = Callable[[Modality, Sequence[Any]], Rows]

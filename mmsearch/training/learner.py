@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmsearch.datasets.pairs import Pair
 from mmsearch.errors import TrainingError
 from mmsearch.records import Modality
 from mmsearch.training import adapters
@@ -22,7 +23,6 @@ from mmsearch.training.dual import start
 from mmsearch.training.gate import Rows
 from mmsearch.training.gather import average_gradients, gather
 from mmsearch.training.losses import InfoNCE, Sigmoid, pairwise
-from mmsearch.training.sources import Pair
 
 
 class Learner:

@@ -35,6 +35,8 @@ import numpy as np
 import torch
 
 from mmsearch import __version__
+from mmsearch.datasets.pairs import Bad, Pair
+from mmsearch.datasets.reading import read_pairs
 from mmsearch.errors import TrainingError, UsageError
 from mmsearch.locking import WriterLock
 from mmsearch.records import Modality
@@ -65,7 +67,7 @@ class Trained:
     `reasons`: why the model is marked as not to be offered; empty for one that is better.
     """
 
-    bad: list[sources.Bad]
+    bad: list[Bad]
     begun: bool = True
     before: dict[str, gate.Recalls] | None = None
     after: dict[str, gate.Recalls] | None = None
@@ -252,15 +254,15 @@ def at_ten(recall: gate.Recalls) -> float | None:
 
 def _read(
     config: TrainConfig, wanted: Wanted, note: Callable[[str], None], stop: Callable[[], bool]
-) -> tuple[list[sources.Pair], list[sources.Bad]]:
+) -> tuple[list[Pair], list[Bad]]:
     """Every pair that can be used, and what cannot; both cut short by `stop`."""
     note(f"reading the pairs of {', '.join(config.pairs)}")
     images = Path(config.images) if config.images is not None else None
-    listed, bad = sources.read_pairs([Path(place) for place in config.pairs], images)
-    usable: list[sources.Pair] = []
+    listed, bad = read_pairs([Path(place) for place in config.pairs], images)
+    usable: list[Pair] = []
     told = time.monotonic()
     for found in sources.usable_pairs(listed, partial(decode, wanted=wanted), config.workers):
-        if isinstance(found, sources.Bad):
+        if isinstance(found, Bad):
             bad.append(found)
         else:
             usable.append(found)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmsearch.datasets.pairs import Pair
 from mmsearch.records import Modality
 from mmsearch.training import gate
 from mmsearch.training.drawn import KINDS
 from mmsearch.training.pairs import glosses
-from mmsearch.training.sources import Pair
 
 
 def pair(number, *captions, kind=Modality.IMAGE):

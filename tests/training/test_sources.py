@@ -12,17 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import paint
 
+from mmsearch.datasets.pairs import Bad, Pair
+from mmsearch.datasets.reading import read_pairs
 from mmsearch.errors import LoadError, PairsError
 from mmsearch.records import Modality, Reason
-from mmsearch.training.sources import (
-    Bad,
-    Pair,
-    data_hash,
-    held_out,
-    merged,
-    read_pairs,
-    usable_pairs,
-)
+from mmsearch.training.sources import data_hash, held_out, merged, usable_pairs
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

@@ -244,7 +244,8 @@ def test_accumulation_equals_the_larger_batch(squares, tmp_path, loss):
 
 def read(folder):
     """The pairs of a folder, read."""
-    from mmsearch.training.sources import merged, read_pairs, usable_pairs
+    from mmsearch.datasets.reading import read_pairs
+    from mmsearch.training.sources import merged, usable_pairs
 
     return merged(usable_pairs(read_pairs([folder])[0], lambda pair, data: None, 1))
 
