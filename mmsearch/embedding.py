@@ -48,14 +48,15 @@ def embed(
     Texts are strings, or Path objects of text files; pictures are paths or PIL images;
     sounds are paths. A text longer than the model reads, and a sound longer than a window,
     is the renormalised mean of its parts. `precision` "fp32" is exact, "auto" takes the
-    fastest graph (the built-in model has one, in fp32). The first bad input raises
-    LoadError, which names it; ModelError says that the model has no such tower.
+    fastest graph whose rows compare with it (the built-in model has one, in fp32). The first
+    bad input raises LoadError, which names it; ModelError says that the model has no such tower.
     """
     if precision not in ("auto", "fp32"):
         raise UsageError(f'precision is "auto" or "fp32", not {precision!r}')
     if isinstance(inputs, str | bytes | os.PathLike):
         raise UsageError("embed takes a list of inputs, such as ['a dog']")
-    return _encoded(inputs, chosen(Modality, "modality", modality), open_encoder(model))
+    encoder = open_encoder(model, precision)
+    return _encoded(inputs, chosen(Modality, "modality", modality), encoder)
 
 
 def ask(parts: Sequence[Sequence[Term]], encoder: Encoder) -> list[Asked]:

@@ -85,13 +85,17 @@ _SKIPPED = frozenset(
 class ImageInput:
     """How an encoder wants its pictures: uint8 RGB, `size` x `size` pixels.
 
-    `fit` is "squash" (the whole picture, aspect ratio given up) or "crop" (the
-    shorter side to `size`, then the centre). `resample` names a Pillow filter.
+    `fit` is "squash" (the whole picture, aspect ratio given up), "crop" (the
+    shorter side to `size`, then the centre) or "pad" (the longer side to `size`, the rest filled
+    with the grey `fill`). `resample` names a Pillow filter. `exact` has every pixel of the file
+    decoded and filtered, as references do; without it a large picture may be decoded smaller.
     """
 
     size: int
     fit: str = "squash"
     resample: str = "bicubic"
+    fill: int = 0
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class Settings:
     max_file_mb: float = 256.0  # bytes of one picture, in millions
     max_hours: float = 24.0  # of one sound
     max_text_mb: float = 16.0  # bytes of one text, in millions
+    cache: Path = Path()  # of exported models; filled in: <user cache dir>/mmsearch
+    offline: bool = False  # nothing is fetched, whatever is named
 
 
 def config_file() -> Path:
@@ -46,7 +49,7 @@ def load_settings(**arguments: Any) -> Settings:
     Raises UsageError for an unknown name or a value of the wrong kind, naming the
     place it came from.
     """
-    values: dict[str, Any] = {"index": _default_index()}
+    values: dict[str, Any] = {"index": _default_index(), "cache": _default_cache()}
     known = {field.name: field for field in dataclasses.fields(Settings)}
     path = config_file()
     given = [(str(path), _read_file(path)), ("the environment", _read_environment(known))]
@@ -61,6 +64,10 @@ def load_settings(**arguments: Any) -> Settings:
 
 def _default_index() -> Path:
     return Path(platformdirs.user_data_dir(APP, appauthor=False)) / "default"
+
+
+def _default_cache() -> Path:
+    return Path(platformdirs.user_cache_dir(APP, appauthor=False))
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -78,11 +85,18 @@ def _read_environment(known: dict[str, Any]) -> dict[str, str]:
 
 
 def _convert(place: str, name: str, value: Any) -> Any:
-    kinds = {"index": Path, "model": str, "workers": int, "batch": int}
+    kinds: dict[str, Callable[[Any], Any]] = {"index": Path, "cache": Path, "model": str}
+    kinds |= {"workers": int, "batch": int, "offline": _switch}
     try:
         converted = kinds.get(name, float)(value)
     except (TypeError, ValueError):
         raise UsageError(f"{place}: {name} = {value!r} is not a number") from None
+    if isinstance(converted, bool):
+        return converted
     if isinstance(converted, int | float) and not converted >= (0 if name == "workers" else 1e-9):
         raise UsageError(f"{place}: {name} = {value!r} is too small")
     return converted.expanduser() if isinstance(converted, Path) else converted
+
+
+def _switch(value: Any) -> bool:
+    return str(value).lower() not in ("0", "false", "no", "off")

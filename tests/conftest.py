@@ -187,7 +187,7 @@ def inject(monkeypatch: pytest.MonkeyPatch, encoder: Any) -> None:
     """Have every module open this encoder, whatever the name."""
     for module in ("encoders", "library", "embedding"):
         target = f"mmsearch.{module}.open_encoder"
-        monkeypatch.setattr(target, lambda name: encoder, raising=False)
+        monkeypatch.setattr(target, lambda name, precision="auto": encoder, raising=False)
 
 
 @pytest.fixture
@@ -220,6 +220,7 @@ def clean_environment(home: Path, **more: str) -> dict[str, str]:
         "HOME": str(home),
         "XDG_DATA_HOME": str(home / "data"),
         "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_CACHE_HOME": str(home / "cache"),
         "PYTHONPATH": package,
     }
     return kept | homes | more
@@ -266,6 +267,7 @@ def _no_settings_of_the_user(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.getbasetemp() / "no-home"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
     monkeypatch.setenv("XDG_DATA_HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
 
 
 def items_by_words(catalog, texts, k=100, **options):

@@ -124,13 +124,23 @@ def test_the_front_door_only_re_exports():
     assert (functions, classes) == (["__getattr__"], [])
 
 
-def test_torch_is_for_training_alone():
-    """No module outside training imports torch; only the command `train` reaches training."""
+TORCH = {"torch", "open_clip", "transformers", "timm", "huggingface_hub"}
+
+
+def reaches_torch(module: str) -> bool:
+    """Whether a module is of those that may import torch: training, and encoders/foreign."""
+    return floor(module) == "training" or module.startswith("encoders/foreign/")
+
+
+def test_torch_is_for_training_and_for_what_exports_models():
+    """No other module imports torch or what brings it, and only the command `train` reaches
+    training.
+    """
     for module, path in modules():
-        if floor(module) != "training":
+        if not reaches_torch(module):
             source = path.read_text(encoding="utf-8")
             names = {name.split(".")[0] for name in imported(source, module)}
-            assert not names & {"torch", "open_clip"}, module
+            assert not names & TORCH, module
             allowed = floor(module) in ("cli", "printing")
             assert allowed or "training" not in ours(source, module), module
 

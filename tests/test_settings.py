@@ -16,6 +16,7 @@ def config(tmp_path, monkeypatch):
     """The user's settings file, not yet written."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = config_file()
     assert tmp_path in path.parents
     path.parent.mkdir(parents=True)
@@ -25,7 +26,8 @@ def config(tmp_path, monkeypatch):
 def test_defaults(config, tmp_path):
     """With nothing set, the defaults hold and the index is in the user's data folder."""
     found = load_settings()
-    assert found == Settings(index=tmp_path / "data" / "mmsearch" / "default")
+    index, cache = tmp_path / "data" / "mmsearch" / "default", tmp_path / "cache" / "mmsearch"
+    assert found == Settings(index=index, cache=cache)
     assert (found.model, found.batch, found.max_megapixels) == ("builtin", 256, 64.0)
 
 
@@ -61,7 +63,9 @@ def test_every_field_can_be_set_by_the_environment(config, monkeypatch, field):
     """MMSEARCH_ and the field's name in capitals, converted to the field's kind."""
     monkeypatch.setenv(f"MMSEARCH_{field.name.upper()}", "2")
     value = getattr(load_settings(), field.name)
-    expected = {"index": Path("2"), "model": "2"}.get(field.name, 2)
+    expected = {
+        "index": Path("2"), "model": "2", "cache": Path("2"), "offline": True,
+    }.get(field.name, 2)  # fmt: skip
     assert value == expected
     assert type(value).__name__ in (str(field.type), "PosixPath", "WindowsPath")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -51,15 +52,24 @@ class Encoder(Protocol):
         """Names of the model's files that are absent or not what was released."""
 
 
+SOUNDS = ("clap",)  # libraries of encoders of sounds, before a colon
 BUILTIN = "builtin-2"  # what "builtin" stands for: the newest
 
 
-@functools.lru_cache(maxsize=4)
-def open_encoder(name: str) -> Encoder:
-    """The encoder of that name, or in that folder; "builtin" is the newest built-in one.
+@functools.lru_cache(maxsize=8)
+def open_encoder(name: str, precision: str = "auto") -> Encoder:
+    """The encoder of that name; "builtin" is the newest built-in one.
 
-    Raises ModelError for an unknown name. Opening twice gives the same object: weights
-    are loaded once a process, and only when something is encoded.
+        builtin                                the model in the package
+        FOLDER                                 of a training run, or of open_clip
+        ARCHITECTURE/TAG, hf-hub:ORG/NAME      open_clip's releases, and others on the hub
+        ARCHITECTURE//PATH/TO/FILE.safetensors weights of one of open_clip's architectures
+        clap:ORG/NAME, clap:FOLDER             transformers' encoders of sounds and texts
+
+    `precision` "fp32" is exact, "auto" takes the fastest graph whose rows compare with it.
+    Models of other libraries are exported once, which takes torch, and open without it from then
+    on. Raises ModelError for an unknown name, MissingExtra where a library is absent. Opening
+    twice gives the same object: weights are loaded once a process, when something is encoded.
     """
     if name in ("builtin", BUILTIN):
         from mmsearch.encoders.builtin import Builtin
@@ -70,10 +80,35 @@ def open_encoder(name: str) -> Encoder:
         from mmsearch.encoders.builtin import Builtin
 
         return Builtin(folder.name, folder)
-    raise ModelError(
-        f"no model is called {name!r}; there is: builtin (that is {BUILTIN}), "
-        "or the folder of a training run"
-    )
+    full = full_name(name)
+    if full is None:
+        raise ModelError(
+            f"no model is called {name!r}; there is: builtin (that is {BUILTIN}), the folder of a "
+            "training run, open_clip's ARCHITECTURE/TAG, ARCHITECTURE//FILE.safetensors and "
+            "hf-hub:ORG/NAME, clap:ORG/NAME; mmsearch models list names some"
+        )
+    from mmsearch.encoders import cache
+    from mmsearch.encoders.exported import Exported
+
+    entry = cache.find(full) or cache.make(full)
+    return Exported(full, entry.path, precision)
+
+
+def full_name(name: str) -> str | None:
+    """The name of another library's model as it means the same from everywhere: local paths are
+    absolute. None for a name that no library's can be.
+    """
+    if (Path(name) / "open_clip_config.json").is_file():
+        return os.path.realpath(name)
+    library, colon, rest = name.partition(":")
+    if colon and library in ("hf-hub", *SOUNDS) and rest:
+        return f"{library}:{os.path.realpath(rest)}" if os.path.isdir(rest) else name
+    architecture, slash, rest = name.partition("/")
+    if not (architecture and slash and rest) or architecture in (".", "..", "~"):
+        return None
+    if os.path.isfile(rest) or rest.startswith("/"):
+        return f"{architecture}/{os.path.realpath(rest)}"
+    return name
 
 
 def reservations(name: str) -> list[str]:

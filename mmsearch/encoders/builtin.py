@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmsearch.encoders.patches import cut_patches
-from mmsearch.encoders.runtime import Graph
+from mmsearch.encoders.runtime import Graph, a_call_a_core
+from mmsearch.encoders.texts import TextTower
 from mmsearch.errors import ModelError
 from mmsearch.records import AudioInput, ImageInput, Modality
 
@@ -55,7 +54,7 @@ class Builtin:
             for query, items in card.get("backgrounds", {}).items()
         }
         self.files: dict[str, str] = card["files"]
-        self._text: dict[str, int] = card["text"]
+        self._texts = TextTower(self.folder, **card["text"], together=_TEXTS)
         # weights and preprocessing, nothing else: a reworded card is the same model
         said = ("dim", "image", "text", "audio", "files")
         identity = {key: card[key] for key in said if key in card}
@@ -72,13 +71,14 @@ class Builtin:
             return self._encode_images(batch)
         if modality == Modality.AUDIO:
             return self._encode_sounds(batch)
-        starts = range(0, len(batch), _TEXTS)
-        return np.concatenate([self._encode_texts(batch[s : s + _TEXTS]) for s in starts])
+        return self._texts(batch)
 
     def altered(self) -> list[str]:
         """Names of the model's files that are absent or not what was released."""
         return [
-            name for name, expected in self.files.items() if _sha256(self.folder / name) != expected
+            name
+            for name, expected in self.files.items()
+            if file_sha256(self.folder / name) != expected
         ]
 
     @functools.cached_property
@@ -89,64 +89,20 @@ class Builtin:
     def _audio_graph(self) -> Graph:
         return Graph(self.folder / "audio.onnx", threads=1)
 
-    @functools.cached_property
-    def _text_graph(self) -> Graph:
-        return Graph(self.folder / "text.onnx", threads=1)  # too small to share out
-
-    @functools.cached_property
-    def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        tokenizer.enable_truncation(self._text["max_tokens"])
-        tokenizer.enable_padding(pad_id=self._text["pad_id"])
-        return tokenizer
-
     def _encode_images(self, pictures: Sequence[Any]) -> Vectors:
         """A few pictures a call."""
         parts = [pictures[s : s + _PICTURES] for s in range(0, len(pictures), _PICTURES)]
-        return _a_call_a_core(lambda part: self._image_graph(pixels=np.stack(part)), parts)
+        return a_call_a_core(lambda part: self._image_graph(pixels=np.stack(part)), parts)
 
     def _encode_sounds(self, sounds: Sequence[Any]) -> Vectors:
         """A sound a call: the graph pools over the patches that it is given."""
-        return _a_call_a_core(
+        return a_call_a_core(
             lambda samples: self._audio_graph(patches=cut_patches(samples)), sounds
         )
 
-    def _encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """A text longer than the tower reads is the renormalised mean of its windows."""
-        first = self._tokenizer.encode_batch(list(texts))
-        windows = [(row, part) for row, whole in enumerate(first) for part in _windows(whole)]
-        width = max(len(part.ids) for _, part in windows)
-        ids = np.full((len(windows), width), self._text["pad_id"], np.int64)
-        mask = np.zeros((len(windows), width), np.int64)
-        for line, (_, part) in enumerate(windows):
-            ids[line, : len(part.ids)] = part.ids
-            mask[line, : len(part.ids)] = part.attention_mask
-        rows = self._text_graph(ids=ids, mask=mask)  # (windows, dim)
-        if len(windows) == len(first):
-            return np.asarray(rows, np.float32)
-        sums = np.zeros((len(first), self.dim), np.float32)
-        np.add.at(sums, [row for row, _ in windows], rows)
-        sums /= np.linalg.norm(sums, axis=1, keepdims=True)
-        return sums
 
-
-def _a_call_a_core(call: Callable[[Any], Vectors], parts: Sequence[Any]) -> Vectors:
-    """The rows of all parts.
-
-    One call shared out over the cores would hand over at every layer, which costs CPU
-    time (benchmarks/indexing.py has the image tower with one thread and with two).
-    """
-    with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1)) as pool:
-        return np.concatenate(list(pool.map(call, parts)))
-
-
-def _windows(encoding: Any) -> list[Any]:
-    return [encoding, *encoding.overflowing]
-
-
-def _sha256(path: Path) -> str | None:
+def file_sha256(path: Path) -> str | None:
+    """The SHA-256 of a file; None where it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:

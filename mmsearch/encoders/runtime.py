@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mmsearch.errors import ModelError
+
+if TYPE_CHECKING:
+    from mmsearch.records import Vectors
 
 
 class Graph:
@@ -29,7 +37,7 @@ class Graph:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only: what a user should read, we say
+        options.log_severity_level = 4  # errors are raised: what a user should read, we say
         options.intra_op_num_threads = self.threads
         # a thread that spins while it waits burns the CPU time of the decoders beside it
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -41,3 +49,15 @@ class Graph:
             )
         except Exception as error:  # onnxruntime raises a type of its own for each cause
             raise ModelError(f"{self.path} is not a usable model: {error}") from error
+
+
+def a_call_a_core(call: Callable[[Any], Vectors], parts: Sequence[Any]) -> Vectors:
+    """The rows of all parts.
+
+    One call shared out over the cores would hand over at every layer, which costs CPU
+    time (benchmarks/indexing.py has the image tower with one thread and with two).
+    """
+    if len(parts) == 1:
+        return call(parts[0])
+    with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1)) as pool:
+        return np.concatenate(list(pool.map(call, parts)))

@@ -175,7 +175,7 @@ def _load(content: bytes, name: str, want: ImageInput, budget: float) -> LoadedI
     scans, shrink = 0, 1.0
     if name == "JPEG":
         scans = picture.fp.tell()  # where the compressed data begins
-        counted, shrink = _draft(picture, want.size, content)
+        counted, shrink = _draft(picture, want, content)
         _check_budget(counted, budget)
     else:
         _check_budget(picture.size, budget)
@@ -183,7 +183,7 @@ def _load(content: bytes, name: str, want: ImageInput, budget: float) -> LoadedI
         _check_strips(picture)
     picture.load()
     if name == "JPEG":
-        _check_jpeg_tail(picture, want.size, content, scans)
+        _check_jpeg_tail(picture, want, content, scans)
     elif name == "PNG":
         _check_png_length(picture, content)
     elif name in ("TIFF", "HEIF"):
@@ -227,7 +227,7 @@ def _check_budget(size: tuple[int, int], budget: float) -> None:
         )
 
 
-def _draft(picture: Any, wanted: int, content: bytes) -> tuple[tuple[int, int], float]:
+def _draft(picture: Any, want: ImageInput, content: bytes) -> tuple[tuple[int, int], float]:
     """Ask for the smallest scaled decode that is clearly larger than wanted.
 
     Gives the size that the budget counts, and how many times smaller the decode is. What
@@ -235,7 +235,9 @@ def _draft(picture: Any, wanted: int, content: bytes) -> tuple[tuple[int, int], 
     scans, for then libjpeg keeps every coefficient of it.
     """
     full: tuple[int, int] = picture.size
-    enough = int(wanted * _DRAFT_RATIO)
+    if want.exact:
+        return full, 1.0
+    enough = int(want.size * _DRAFT_RATIO)
     _, box = picture.draft("RGB", (enough, enough))
     header = 6 + 2 * picture.layers  # of a scan with every layer, just read by Pillow
     start = picture.fp.tell() - header
@@ -243,7 +245,7 @@ def _draft(picture: Any, wanted: int, content: bytes) -> tuple[tuple[int, int], 
     return (picture.size if one_scan else full), full[0] / box[2]
 
 
-def _check_jpeg_tail(picture: Image.Image, wanted: int, content: bytes, scans: int) -> None:
+def _check_jpeg_tail(picture: Image.Image, want: ImageInput, content: bytes, scans: int) -> None:
     """Refuse a JPEG whose data ends before its picture does.
 
     libjpeg fills what is missing with mid-grey and only warns, which Pillow does not
@@ -256,7 +258,7 @@ def _check_jpeg_tail(picture: Image.Image, wanted: int, content: bytes, scans: i
     end = content.find(_JPEG_END, scans)
     content = content[:end] + bytes(range(1, 251)) + _JPEG_END
     longer: Any = plugin("JPEG")(io.BytesIO(content))
-    _draft(longer, wanted, content)
+    _draft(longer, want, content)
     if longer.tobytes() != picture.tobytes():
         raise LoadError(Reason.TRUNCATED, "the picture data ends before the picture does")
 
@@ -374,20 +376,39 @@ def _pixels(
     may be only partly filled, hence boxes in fractions of a pixel.
     """
     picture = _plain(picture)
-    size = (want.size, want.size)
+    size = _padded(full, want.size) if want.fit == "pad" else (want.size, want.size)
     if picture.size != size:
         crop = want.fit == "crop"
         x0, y0, x1, y1 = _centre(full, want.size, orientation) if crop else (0, 0, *full)
         box = (x0 / shrink, y0 / shrink, x1 / shrink, y1 / shrink)
-        picture = picture.resize(size, _filter(want), box, reducing_gap=_REDUCING_GAP)
+        gap = None if want.exact else _REDUCING_GAP
+        picture = picture.resize(size, _filter(want), box, reducing_gap=gap)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
     if picture.mode == "RGBa":  # colours are premultiplied: on white is an addition
         array = np.asarray(picture)
         on_white = array[:, :, :3].astype(np.uint16) + (255 - array[:, :, 3:])
         opaque: Pixels = np.minimum(on_white, 255).astype(np.uint8)
-        return opaque
-    return np.array(picture.convert("RGB"))
+        return _on_square(opaque, want)
+    return _on_square(np.array(picture.convert("RGB")), want)
+
+
+def _padded(size: tuple[int, int], wanted: int) -> tuple[int, int]:
+    """The size with its longer side as wanted, the other rounded, at least a pixel."""
+    longer = max(size)
+    width, height = (max(round(side * wanted / longer), 1) for side in size)
+    return width, height
+
+
+def _on_square(pixels: Pixels, want: ImageInput) -> Pixels:
+    """These pixels, or, of a picture that is to be padded, in the middle of a square."""
+    height, width = pixels.shape[:2]
+    if (height, width) == (want.size, want.size):
+        return pixels
+    square = np.full((want.size, want.size, 3), want.fill, np.uint8)
+    top, left = (want.size - height) // 2, (want.size - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square
 
 
 def _centre(

@@ -21,10 +21,10 @@ from safetensors.torch import save_file  # noqa: E402
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
 
 from mmsearch.encoders.builtin import Builtin  # noqa: E402
+from mmsearch.encoders.foreign import tokenizing  # noqa: E402
 from mmsearch.errors import ModelError  # noqa: E402
 from mmsearch.records import Modality  # noqa: E402
 from mmsearch.training import dual, towers  # noqa: E402
-from mmsearch.training.foreign import tokenizing  # noqa: E402
 
 SIZE, CONTEXT, DIM = 32, 16, 24
 TEXTS = ["a dog", "Two cats on a sofa, one's asleep", "w " * 40]

@@ -10,10 +10,10 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from mmsearch.encoders.foreign.hub import fetching
 from mmsearch.errors import ModelError
 from mmsearch.records import ImageInput, Modality
 from mmsearch.training.dual import DualEncoder
-from mmsearch.training.foreign.hub import fetching
 from mmsearch.training.foreign.parts import Pictures, Projection, Texts
 from mmsearch.training.towers import LogitScale
 

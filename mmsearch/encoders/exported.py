@@ -1,0 +1,88 @@
+"""Models of other libraries, exported once to a folder of the cache: they need no torch here."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmsearch.encoders.runtime import Graph, a_call_a_core
+from mmsearch.encoders.texts import TextTower
+from mmsearch.errors import ModelError
+from mmsearch.records import AudioInput, ImageInput, Modality
+
+if TYPE_CHECKING:
+    from mmsearch.records import Vectors
+
+_PICTURES = 4  # a call of the graph
+_TEXTS = 16
+
+
+class Exported:
+    """An encoder in a folder that `mmsearch.encoders.foreign.exporting` wrote.
+
+    With `precision` "fp32" every picture is decoded in full and encoded in float32, as the model's
+    own library does; "auto" takes the fastest graph whose rows were measured to be the same.
+    Texts and sounds are always float32.
+    """
+
+    backgrounds: Mapping[Modality, Mapping[Modality, tuple[float, float]]] = {}
+
+    def __init__(self, name: str, folder: Path, precision: str = "auto") -> None:
+        self.name, self.folder, self.precision = name, folder, precision
+        try:
+            card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"{folder / 'model.json'} cannot be read; remove {folder}, and "
+                f"{name} is exported again"
+            ) from error
+        self.card: dict[str, Any] = card
+        self.fingerprint: str = card["fingerprint"]
+        self.dim: int = card["dim"]
+        self.modalities = frozenset(Modality(kind) for kind in card["modalities"])
+        exact = precision == "fp32"
+        image = card.get("image")
+        self.image_input = ImageInput(**image, exact=exact) if image else ImageInput(1)
+        self.audio_input = AudioInput(**card["audio"]) if "audio" in card else None
+        self._texts = TextTower(
+            folder, **card["text"], together=_TEXTS, repaired=card.get("repaired", False)
+        )
+
+    def encode(self, modality: Modality, batch: Sequence[Any]) -> Vectors:
+        """See Encoder."""
+        if modality not in self.modalities:
+            raise ModelError(f"{self.name} has no tower for {modality}")
+        if not len(batch):
+            return np.empty((0, self.dim), np.float32)
+        if modality is Modality.TEXT:
+            return self._texts(batch)
+        if modality is Modality.IMAGE:
+            parts = [batch[s : s + _PICTURES] for s in range(0, len(batch), _PICTURES)]
+            return a_call_a_core(lambda part: self._image_graph(pixels=np.stack(part)), parts)
+        rows: Vectors = self._sounds(batch)
+        return rows
+
+    def altered(self) -> list[str]:
+        """Names of the folder's files that are absent or not what was exported."""
+        from mmsearch.encoders.builtin import file_sha256
+
+        return [
+            name
+            for name, expected in self.card["files"].items()
+            if file_sha256(self.folder / name) != expected
+        ]
+
+    @functools.cached_property
+    def _image_graph(self) -> Graph:
+        return Graph(self.folder / "image.onnx", threads=1)
+
+    @functools.cached_property
+    def _sounds(self) -> Any:
+        from mmsearch.encoders.spectrogram import SoundTower
+
+        return SoundTower(self.folder, **self.card["spectrogram"])
