@@ -42,4 +42,6 @@ def refresh(catalog: Catalog, space: Space, encoder: Encoder) -> bool:
             ids, rows = catalog.vectors_of(wanted[start : start + _BLOCK].tolist())
             constants = hubness.constants(rows, bank) - common
             catalog.put_hubness(zip(ids.tolist(), constants.tolist(), strict=True))
+        if anew:  # whatever happens before the cache is written, nobody reads the old ones
+            catalog.outdate_cache(space.id)
     return anew

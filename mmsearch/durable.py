@@ -23,11 +23,25 @@ def replace(temporary: str, path: str) -> None:
     sync_folder(os.path.dirname(path))
 
 
+def make_folders(path: str) -> list[str]:
+    """Make a folder with those above it, where they are not there; returns the folders that got
+    one by it: they wait to be synced.
+    """
+    missing = [os.path.abspath(path)]
+    while not os.path.isdir(missing[-1]):
+        missing.append(os.path.dirname(missing[-1]))
+    os.makedirs(path, exist_ok=True)
+    return missing[1:]
+
+
 def sync_folder(path: str) -> None:
     """Make the names in a folder durable, where the system lets folders be synced."""
     if not hasattr(os, "O_DIRECTORY"):
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # one that may be passed through, but not listed
+        return
     try:
         os.fsync(descriptor)
     finally:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mmsearch.catalog import Catalog
-from mmsearch.durable import storage_error
+from mmsearch.durable import make_folders, storage_error, sync_folder
 from mmsearch.encoders import Encoder, open_encoder
 from mmsearch.errors import (
     DiskFull,
@@ -169,8 +169,11 @@ class Library:
 
     def _make_folder(self) -> None:
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            above = make_folders(str(self.folder.parent))
             self.folder.mkdir(mode=0o700, exist_ok=True)
+            if not self._database.exists():  # or a power cut may take the folder and all in it
+                for folder in (str(self.folder.parent), *above):
+                    sync_folder(folder)
         except OSError as error:
             raise storage_error(error, self.folder) from error
 

@@ -128,7 +128,7 @@ class Space:
         if self._store is not None and version == self._version:
             return self._store
         # hidden rows may be back, so a changed catalog begins with a new store over the map
-        record = self._catalog.cache(self.id)
+        record = self._record()
         matrix = self._open(record) if record else None
         store = open_store("auto", self.dim, matrix)
         blocks = [matrix.rows] if matrix else []
@@ -142,6 +142,11 @@ class Space:
         self._asked = 0
         self._standing.clear()
         return store
+
+    def _record(self) -> dict[str, Any] | None:
+        """The record of the matrix file, if it says what is so."""
+        record = self._catalog.cache(self.id)
+        return record if record and record["sha256"] else None
 
     def _open(self, record: dict[str, Any]) -> Matrix | None:
         """The matrix of this record, None (and `problem`) when it is not what was written."""
@@ -167,7 +172,7 @@ class Space:
     def state(self, *, hashed: bool = False) -> CacheState:
         """How the cache stands; `hashed` reads it in full."""
         with self._catalog.snapshot():
-            record = self._catalog.cache(self.id)
+            record = self._record()
             total, _ = self._catalog.count_vectors(self.id)
             if record is None:
                 return CacheState(0, total, 0, None)
@@ -240,7 +245,7 @@ class Space:
 
     def _accept(self) -> None:
         """Record the file's new figures when it was copied with its library: no more hashing."""
-        record = self._catalog.cache(self.id)
+        record = self._record()
         if record:
             figures = _figures(str(self._cache / record["file"]))
             if figures != _recorded(record):

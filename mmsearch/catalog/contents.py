@@ -172,6 +172,11 @@ class Contents(Session):
         self._connection.execute(delete(caches).where(caches.c.space_id == space_id))
         self._connection.execute(insert(caches).values(space_id=space_id, **record))
 
+    def outdate_cache(self, space_id: int) -> None:
+        """Note that the space's matrix file says what is no longer so."""
+        here = update(caches).where(caches.c.space_id == space_id)
+        self._connection.execute(here.values(sha256=""))
+
     def setting(self, key: str) -> str | None:
         """A stored setting."""
         with self.snapshot():

@@ -285,12 +285,12 @@ class Campaign:
 
 
 class Zygote:
-    """One process of zygote.py."""
+    """One process of zygote.py; `calls` name functions that it calls first."""
 
-    def __init__(self, preload: Preload, folder: Path) -> None:
+    def __init__(self, preload: Preload, folder: Path, calls: Sequence[str] = ()) -> None:
         self._scratch = Path(tempfile.mkdtemp(dir=folder))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.zygote"],
+            [sys.executable, "-m", f"{__package__}.zygote", *calls],
             cwd=ROOT,
             env=os.environ
             | SETTINGS
@@ -303,15 +303,24 @@ class Zygote:
         self._preload = preload
         assert self._answer() == "ready"
 
-    def run(self, arguments: Sequence[str], folder: Path, mode: str, at: int) -> Outcome:
-        """One run of the command line."""
+    def run(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        mode: str,
+        at: int,
+        calls: Sequence[str] = (),
+        **settings: str,
+    ) -> Outcome:
+        """One run of the command line; `calls` name functions that its process calls first."""
         log = log_of(folder)
         log.unlink(missing_ok=True)
         out, err = self._scratch / "out", self._scratch / "err"
         faults = self._preload.environment(folder, mode, at, log)
         question = {
             "arguments": list(arguments),
-            "environment": faults,
+            "environment": faults | settings,
+            "calls": list(calls),
             "out": str(out),
             "err": str(err),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import time
 import traceback
@@ -114,6 +115,21 @@ class Preload:
             process.kill()
         seconds = time.monotonic() - began
         return Outcome(process.returncode, out, err, read_log(log_of(folder)), seconds)
+
+
+def compiler() -> str | None:
+    """The C compiler, if there is one."""
+    return shutil.which(os.environ.get("CC", "cc"))
+
+
+def build(folder: Path) -> Preload:
+    """preload.c, compiled for this machine."""
+    library = folder / "preload.so"
+    source = Path(__file__).with_name("preload.c")
+    command = [compiler() or "cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source)]
+    made = subprocess.run([*command, "-ldl"], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    return Preload(library)
 
 
 def log_of(folder: Path) -> Path:

@@ -29,6 +29,12 @@
  * FAULT_LOG   a file outside FAULT_DIR to which each change is appended before it is
  *             made: "n pid call fault path", fault being "-" or the mode; so what was
  *             tried is known even after a SIGKILL, and its last line gives the count
+ * FAULT_TRACE a file outside FAULT_DIR to which each change is appended after it was made,
+ *             with its bytes, so that it can be made again elsewhere, or be lost in a power
+ *             cut: a line "call inode offset size path" and behind it size bytes. For
+ *             rename the bytes are the new name, for a sync and a name they are none; a call
+ *             that failed has a "!" before its name. What the program writes on its standard
+ *             output and error is in there, too, as calls "out" and "err".
  * FAULT_DENY  lines "EACCES:/path" or "EIO:/path" (other errors: a number): opening
  *             exactly that file, or listing that folder, fails so. It works without
  *             FAULT_DIR, and is how a test run as root meets an unreadable file.
@@ -64,7 +70,7 @@ enum kind { WRITE, SYNC, MAKE, OTHER }; /* what decides which modes fit a call *
 static const char *mode_names[] = {"count",       "kill",           "torn",      "eio-once",
                                    "eio-forever", "enospc-forever", "fsync-once", "stop"};
 
-static const char *fault_dir, *fault_log, *fault_deny;
+static const char *fault_dir, *fault_log, *fault_trace, *fault_deny;
 static size_t fault_dir_length;
 static enum mode fault_mode;
 static long fault_at;
@@ -76,6 +82,7 @@ __attribute__((constructor)) void fault_configure(void)
     const char *mode = getenv("FAULT_MODE"), *at = getenv("FAULT_AT");
     fault_dir = getenv("FAULT_DIR");
     fault_log = getenv("FAULT_LOG");
+    fault_trace = getenv("FAULT_TRACE");
     fault_deny = getenv("FAULT_DENY");
     fault_dir_length = fault_dir ? strlen(fault_dir) : 0;
     fault_at = at ? atol(at) : LONG_MAX;
@@ -132,6 +139,14 @@ static void die(void)
         syscall(SYS_kill, (long)getpid(), SIGKILL);
 }
 
+/* A trace with a hole would prove nothing. */
+static void die_loudly(void)
+{
+    static const char said[] = "preload.c: this call cannot be traced\n";
+    syscall(SYS_write, 2, said, sizeof said - 1);
+    die();
+}
+
 static void record(long n, const char *call, int struck, const char *path)
 {
     char line[PATH_MAX + 128];
@@ -144,6 +159,97 @@ static void record(long n, const char *call, int struck, const char *path)
         return;
     syscall(SYS_write, log, line, (long)length);
     syscall(SYS_close, log);
+}
+
+/* ---- what was done, with its bytes ---- */
+
+static size_t total(const struct iovec *parts, int count)
+{
+    size_t sum = 0;
+    for (int i = 0; i < count; i++)
+        sum += parts[i].iov_len;
+    return sum;
+}
+
+/* One record, written at once: threads may change files at the same time. */
+static void trace(const char *call, int failed, long inode, off_t offset, const struct iovec *parts,
+                  int count, const char *path)
+{
+    char line[PATH_MAX + 128];
+    struct iovec all[64];
+    size_t size = total(parts, count);
+    int length = snprintf(line, sizeof line, "%s%s %ld %lld %zu %s\n", failed ? "!" : "", call,
+                          inode, (long long)offset, size, path);
+    long out = syscall(SYS_openat, AT_FDCWD, fault_trace, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    if (out < 0 || count > 63)
+        die_loudly();
+    all[0] = (struct iovec){line, (size_t)length};
+    for (int i = 0; i < count; i++)
+        all[i + 1] = parts[i];
+    if (syscall(SYS_writev, out, all, (long)count + 1) != length + (long)size)
+        die_loudly();
+    syscall(SYS_close, out);
+}
+
+static long inode_of(int fd)
+{
+    struct stat status;
+    return syscall(SYS_fstat, fd, &status) == 0 ? (long)status.st_ino : 0;
+}
+
+/* Before a write at the file's own position, where that is; -1 when nothing is traced. */
+static off_t position(int fd)
+{
+    struct stat status;
+    if (!fault_trace)
+        return -1;
+    int saved = errno;
+    off_t at = syscall(SYS_lseek, fd, 0L, SEEK_CUR);
+    if (syscall(SYS_fcntl, fd, F_GETFL) & O_APPEND && syscall(SYS_fstat, fd, &status) == 0)
+        at = status.st_size;
+    errno = saved;
+    return at;
+}
+
+/* After a call on an open file. `done` is its result; of a write, as many bytes were. */
+static void trace_fd(const char *call, int fd, long done, off_t offset, const struct iovec *parts,
+                     int count)
+{
+    char path[PATH_MAX];
+    int saved = errno;
+    if (fault_trace && (fd == 1 || fd == 2) && done > 0 && count)
+        trace(fd == 1 ? "out" : "err", 0, 0, 0, parts, count, "-");
+    else if (fault_trace && fault_dir_length && path_of_fd(fd, path) && below(path)) {
+        if (count && done >= 0 && (size_t)done != total(parts, count))
+            die_loudly(); /* a short write: never seen on a local disk */
+        trace(call, done < 0, inode_of(fd), offset, parts, done < 0 ? 0 : count,
+              path + fault_dir_length);
+    }
+    errno = saved;
+}
+
+/* After a call that changes names. */
+static void trace_names(const char *call, int done, int from, const char *name, int to,
+                        const char *other)
+{
+    char path[PATH_MAX], second[PATH_MAX];
+    int saved = errno;
+    if (fault_trace && fault_dir_length && path_of_name(from, name, path) && below(path)) {
+        struct iovec part = {NULL, 0};
+        struct stat status;
+        const char *there = path;
+        if (other && path_of_name(to, other, second)) {
+            if (!below(second))
+                die_loudly();
+            part = (struct iovec){second + fault_dir_length, strlen(second + fault_dir_length)};
+            there = second;
+        }
+        long inode = syscall(SYS_newfstatat, AT_FDCWD, there, &status, AT_SYMLINK_NOFOLLOW) == 0
+                         ? (long)status.st_ino
+                         : 0;
+        trace(call, done < 0, inode, 0, &part, other ? 1 : 0, path + fault_dir_length);
+    }
+    errno = saved;
 }
 
 static int fits(enum kind kind)
@@ -218,14 +324,6 @@ static enum verdict judge_names(const char *call, int from, const char *name, in
 
 /* ---- writes ---- */
 
-static size_t total(const struct iovec *parts, int count)
-{
-    size_t sum = 0;
-    for (int i = 0; i < count; i++)
-        sum += parts[i].iov_len;
-    return sum;
-}
-
 /* Half the bytes reach the file, then the process is gone. offset < 0: at its position. */
 static void tear(int fd, const struct iovec *parts, int count, off_t offset)
 {
@@ -249,7 +347,10 @@ static ssize_t do_write(int fd, const void *data, size_t size)
     enum verdict verdict = judge_fd(WRITE, "write", fd);
     if (verdict == TEAR)
         tear(fd, &part, 1, -1);
-    return verdict == FAIL ? -1 : syscall(SYS_write, fd, data, size);
+    off_t at = position(fd);
+    ssize_t done = verdict == FAIL ? -1 : syscall(SYS_write, fd, data, size);
+    trace_fd("write", fd, done, at, &part, 1);
+    return done;
 }
 
 static ssize_t do_pwrite(int fd, const void *data, size_t size, off_t offset)
@@ -258,7 +359,9 @@ static ssize_t do_pwrite(int fd, const void *data, size_t size, off_t offset)
     enum verdict verdict = judge_fd(WRITE, "pwrite", fd);
     if (verdict == TEAR)
         tear(fd, &part, 1, offset);
-    return verdict == FAIL ? -1 : syscall(SYS_pwrite64, fd, data, size, offset);
+    ssize_t done = verdict == FAIL ? -1 : syscall(SYS_pwrite64, fd, data, size, offset);
+    trace_fd("write", fd, done, offset, &part, 1);
+    return done;
 }
 
 static ssize_t do_pwritev(int fd, const struct iovec *parts, int count, off_t offset, int flags)
@@ -267,8 +370,10 @@ static ssize_t do_pwritev(int fd, const struct iovec *parts, int count, off_t of
     if (verdict == TEAR)
         tear(fd, parts, count, offset);
     /* the offset is one 64-bit word here; the kernel ignores the high half */
-    return verdict == FAIL ? -1
-                           : syscall(SYS_pwritev2, fd, parts, (long)count, offset, 0L, (long)flags);
+    ssize_t done = verdict == FAIL ? -1 : syscall(SYS_pwritev2, fd, parts, (long)count, offset, 0L,
+                                                  (long)flags);
+    trace_fd("write", fd, done, offset, parts, count);
+    return done;
 }
 
 ssize_t write(int fd, const void *data, size_t size) { return do_write(fd, data, size); }
@@ -282,13 +387,36 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
     enum verdict verdict = judge_fd(WRITE, "writev", fd);
     if (verdict == TEAR)
         tear(fd, parts, count, -1);
-    return verdict == FAIL ? -1 : syscall(SYS_writev, fd, parts, (long)count);
+    off_t at = position(fd);
+    ssize_t done = verdict == FAIL ? -1 : syscall(SYS_writev, fd, parts, (long)count);
+    trace_fd("write", fd, done, at, parts, count);
+    return done;
 }
 
 ssize_t pwritev(int fd, const struct iovec *p, int n, off_t at) { return do_pwritev(fd, p, n, at, 0); }
 ssize_t pwritev64(int fd, const struct iovec *p, int n, off64_t at) { return do_pwritev(fd, p, n, at, 0); }
 ssize_t pwritev2(int fd, const struct iovec *p, int n, off_t at, int f) { return do_pwritev(fd, p, n, at, f); }
 ssize_t pwritev64v2(int fd, const struct iovec *p, int n, off64_t at, int f) { return do_pwritev(fd, p, n, at, f); }
+
+/* After a copy inside the kernel: what arrived is read back. */
+static void trace_copied(int fd, ssize_t done, off_t offset)
+{
+    char link[64];
+    int saved = errno;
+    struct iovec part = {NULL, done > 0 ? (size_t)done : 0};
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (!fault_trace || done <= 0)
+        return;
+    long in = syscall(SYS_openat, AT_FDCWD, link, O_RDONLY, 0);
+    part.iov_base = malloc(part.iov_len);
+    if (in < 0 || !part.iov_base ||
+        syscall(SYS_pread64, in, part.iov_base, part.iov_len, offset) != done)
+        die_loudly();
+    syscall(SYS_close, in);
+    errno = saved;
+    trace_fd("write", fd, done, offset, &part, 1);
+    free(part.iov_base);
+}
 
 /* Copies inside the kernel: torn means half the length was asked for. */
 static ssize_t do_sendfile(int out, int in, off_t *offset, size_t size)
@@ -298,7 +426,10 @@ static ssize_t do_sendfile(int out, int in, off_t *offset, size_t size)
         syscall(SYS_sendfile, out, in, offset, size / 2);
         die();
     }
-    return verdict == FAIL ? -1 : syscall(SYS_sendfile, out, in, offset, size);
+    off_t at = position(out);
+    ssize_t done = verdict == FAIL ? -1 : syscall(SYS_sendfile, out, in, offset, size);
+    trace_copied(out, done, at);
+    return done;
 }
 
 ssize_t sendfile(int out, int in, off_t *offset, size_t n) { return do_sendfile(out, in, offset, n); }
@@ -311,16 +442,32 @@ ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t size
         syscall(SYS_copy_file_range, in, from, out, to, size / 2, flags);
         die();
     }
-    return verdict == FAIL ? -1 : syscall(SYS_copy_file_range, in, from, out, to, size, flags);
+    off_t at = to ? *to : position(out);
+    ssize_t done =
+        verdict == FAIL ? -1 : syscall(SYS_copy_file_range, in, from, out, to, size, flags);
+    trace_copied(out, done, at);
+    return done;
 }
 
 /* ---- room, sizes, syncs ---- */
 
+/* The offset of a "size" is the new one. */
+static void trace_size(int fd, int done)
+{
+    struct stat status;
+    int saved = errno;
+    if (fault_trace && syscall(SYS_fstat, fd, &status) == 0)
+        trace_fd("size", fd, done, status.st_size, NULL, 0);
+    errno = saved;
+}
+
 int fallocate(int fd, int mode, off_t offset, off_t length)
 {
-    return judge_fd(MAKE, "fallocate", fd) == FAIL
-               ? -1
-               : (int)syscall(SYS_fallocate, fd, (long)mode, offset, length);
+    int done = judge_fd(MAKE, "fallocate", fd) == FAIL
+                   ? -1
+                   : (int)syscall(SYS_fallocate, fd, (long)mode, offset, length);
+    trace_size(fd, done);
+    return done;
 }
 int fallocate64(int fd, int mode, off64_t at, off64_t n) { return fallocate(fd, mode, at, n); }
 
@@ -333,12 +480,21 @@ int posix_fallocate64(int fd, off64_t at, off64_t n) { return posix_fallocate(fd
 
 int ftruncate(int fd, off_t size)
 {
-    return judge_fd(OTHER, "ftruncate", fd) == FAIL ? -1 : (int)syscall(SYS_ftruncate, fd, size);
+    int done =
+        judge_fd(OTHER, "ftruncate", fd) == FAIL ? -1 : (int)syscall(SYS_ftruncate, fd, size);
+    trace_size(fd, done);
+    return done;
 }
 int ftruncate64(int fd, off64_t size) { return ftruncate(fd, size); }
 
 int truncate(const char *name, off_t size)
 {
+    int fd = fault_trace ? (int)syscall(SYS_openat, AT_FDCWD, name, O_WRONLY, 0) : -1;
+    if (fd >= 0) {
+        int done = ftruncate(fd, size);
+        syscall(SYS_close, fd);
+        return done;
+    }
     return judge_name(OTHER, "truncate", AT_FDCWD, name) == FAIL
                ? -1
                : (int)syscall(SYS_truncate, name, size);
@@ -347,12 +503,16 @@ int truncate64(const char *name, off64_t size) { return truncate(name, size); }
 
 int fsync(int fd)
 {
-    return judge_fd(SYNC, "fsync", fd) == FAIL ? -1 : (int)syscall(SYS_fsync, fd);
+    int done = judge_fd(SYNC, "fsync", fd) == FAIL ? -1 : (int)syscall(SYS_fsync, fd);
+    trace_fd("sync", fd, done, 0, NULL, 0);
+    return done;
 }
 
 int fdatasync(int fd)
 {
-    return judge_fd(SYNC, "fdatasync", fd) == FAIL ? -1 : (int)syscall(SYS_fdatasync, fd);
+    int done = judge_fd(SYNC, "fdatasync", fd) == FAIL ? -1 : (int)syscall(SYS_fdatasync, fd);
+    trace_fd("sync", fd, done, 0, NULL, 0);
+    return done;
 }
 
 /* ---- names ---- */
@@ -361,7 +521,9 @@ static int do_rename(int from, const char *name, int to, const char *other, unsi
 {
     if (judge_names("rename", from, name, to, other, OTHER) == FAIL)
         return -1;
-    return (int)syscall(SYS_renameat2, from, name, to, other, flags);
+    int done = (int)syscall(SYS_renameat2, from, name, to, other, flags);
+    trace_names("rename", done, from, name, to, other);
+    return done;
 }
 
 int rename(const char *name, const char *other)
@@ -380,9 +542,11 @@ int renameat2(int from, const char *name, int to, const char *other, unsigned fl
 static int do_unlink(int dirfd, const char *name, int flags)
 {
     const char *call = flags & AT_REMOVEDIR ? "rmdir" : "unlink";
-    return judge_name(OTHER, call, dirfd, name) == FAIL
-               ? -1
-               : (int)syscall(SYS_unlinkat, dirfd, name, (long)flags);
+    int done = judge_name(OTHER, call, dirfd, name) == FAIL
+                   ? -1
+                   : (int)syscall(SYS_unlinkat, dirfd, name, (long)flags);
+    trace_names(call, done, dirfd, name, 0, NULL);
+    return done;
 }
 
 int unlink(const char *name) { return do_unlink(AT_FDCWD, name, 0); }
@@ -393,7 +557,9 @@ int linkat(int from, const char *name, int to, const char *other, int flags)
 {
     if (judge_names("link", from, name, to, other, MAKE) == FAIL)
         return -1;
-    return (int)syscall(SYS_linkat, from, name, to, other, (long)flags);
+    int done = (int)syscall(SYS_linkat, from, name, to, other, (long)flags);
+    trace_names("link", done, from, name, to, other);
+    return done;
 }
 int link(const char *name, const char *other)
 {
@@ -410,9 +576,11 @@ int symlink(const char *target, const char *name) { return symlinkat(target, AT_
 
 int mkdirat(int dirfd, const char *name, mode_t mode)
 {
-    return judge_name(MAKE, "mkdir", dirfd, name) == FAIL
-               ? -1
-               : (int)syscall(SYS_mkdirat, dirfd, name, mode);
+    int done = judge_name(MAKE, "mkdir", dirfd, name) == FAIL
+                   ? -1
+                   : (int)syscall(SYS_mkdirat, dirfd, name, mode);
+    trace_names("mkdir", done, dirfd, name, 0, NULL);
+    return done;
 }
 int mkdir(const char *name, mode_t mode) { return mkdirat(AT_FDCWD, name, mode); }
 
@@ -453,18 +621,24 @@ static int denied(int dirfd, const char *name)
 
 static int do_open(int dirfd, const char *name, int flags, mode_t mode)
 {
+    int there = 0;
     if (denied(dirfd, name))
         return -1;
     if (fault_dir_length && (flags & (O_CREAT | O_TRUNC))) {
         int saved = errno;
-        int there = syscall(SYS_faccessat, dirfd, name, F_OK) == 0;
+        there = syscall(SYS_faccessat, dirfd, name, F_OK) == 0;
         errno = saved;
         if (there ? flags & O_TRUNC : flags & O_CREAT)
             if (judge_name(there ? OTHER : MAKE, there ? "open-trunc" : "open-creat", dirfd,
                            name) == FAIL)
                 return -1;
     }
-    return (int)syscall(SYS_openat, dirfd, name, (long)flags, mode);
+    int fd = (int)syscall(SYS_openat, dirfd, name, (long)flags, mode);
+    if (fault_trace && fd >= 0 && !there && flags & O_CREAT)
+        trace_names("create", 0, dirfd, name, 0, NULL);
+    else if (fault_trace && fd >= 0 && flags & O_TRUNC)
+        trace_size(fd, 0);
+    return fd;
 }
 
 #define WITH_MODE(flags, mode)                               \

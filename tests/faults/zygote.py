@@ -4,11 +4,15 @@ Started with the preloaded library, it reads a JSON line a run, forks, and in th
 calls the entry point with that run's arguments, environment and faults, as
 `python -m mmsearch` would; the answer is a line with the exit status. Nothing that reads
 or writes a library, loads a model or starts a thread has happened before the fork.
+
+Its own arguments name functions, "module:function", to be called before the first run; a
+run may name some to be called in its child.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import sys
@@ -30,6 +34,8 @@ def serve() -> None:
     import mmsearch.vectors.exact  # noqa: F401
     from mmsearch.__main__ import main
 
+    for name in sys.argv[1:]:
+        _call(name)
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     answers.write("ready\n")
     answers.flush()
@@ -45,11 +51,18 @@ def serve() -> None:
                 descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
                 os.dup2(descriptor, number)
                 os.close(descriptor)
+            for name in run.get("calls", ()):
+                _call(name)
             sys.argv = ["mmsearch", *run["arguments"]]
             main()
         _, status = os.waitpid(pid, 0)
         answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
         answers.flush()
+
+
+def _call(name: str) -> None:
+    module, _, function = name.partition(":")
+    getattr(importlib.import_module(module), function)()
 
 
 def _line() -> bytes:

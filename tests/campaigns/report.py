@@ -1,0 +1,127 @@
+"""What a campaign reports: machine, date, commit, counts and findings, as JSON kept up to date."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from datetime import date
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import mmsearch
+
+RESULTS = Path(__file__).with_name("results")
+_EVERY = 20.0  # seconds between two writings
+_MOST = 50  # findings kept word for word; all are counted
+
+
+class Report:
+    """Counts and findings of one campaign; `path` None keeps them in memory.
+
+    With `resume` the counts that stand in the file are gone on from, and `done` tells how far
+    they go: a campaign of the same seed begins there.
+    """
+
+    def __init__(
+        self, name: str, seed: int, path: Path | None = None, *, resume: bool = False, **facts: Any
+    ) -> None:
+        self.path = path
+        self.counts: Counter[str] = Counter()
+        self.findings: list[dict[str, str]] = []
+        self.done = 0
+        self._facts = {"campaign": name, "seed": seed} | facts
+        self._cpu = 0.0
+        self._began = _cpu_seconds()
+        self._written = time.monotonic()
+        if resume and path and path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if (before["campaign"], before["seed"]) == (name, seed):
+                self.counts.update(before["counts"])
+                self.findings = before["findings"]
+                self.done, self._cpu = before["size"], before["cpu_seconds"]
+
+    def fact(self, **facts: Any) -> None:
+        """Note what is neither a count nor a finding."""
+        self._facts |= facts
+
+    def count(self, *names: str) -> None:
+        """One more of each of these."""
+        self.counts.update(names)
+
+    def found(self, case: str, what: str) -> None:
+        """Something that must not be."""
+        self.counts["findings"] += 1
+        if len(self.findings) < _MOST:
+            self.findings.append({"case": case, "what": " ".join(what.split())[:600]})
+
+    def step(self, done: int) -> None:
+        """So far it is: written now and then."""
+        self.done = done
+        if time.monotonic() - self._written > _EVERY:
+            self.write()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole of it."""
+        return self._facts | {
+            "size": self.done,
+            "findings": self.findings,
+            "counts": {name: self.counts[name] for name in sorted(self.counts)},
+            "cpu_seconds": round(self._cpu + _cpu_seconds() - self._began, 1),
+            "machine": machine(),
+            "date": date.today().isoformat(),
+            "commit": commit(),
+            "mmsearch": mmsearch.__version__,
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+        }
+
+    def write(self) -> None:
+        """Put it into its file, whole or not at all."""
+        self._written = time.monotonic()
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            new = self.path.with_suffix(".new")
+            new.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+            new.replace(self.path)
+
+
+def in_memory() -> Path:
+    """A new folder, in memory where there is one of that kind: a million files go through it."""
+    there = os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK)
+    return Path(mkdtemp(prefix="mmsearch-", dir="/dev/shm" if there else None))
+
+
+def machine() -> str:
+    """The processor and how many of its cores are here."""
+    name = platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            name = next(line.split(":")[1].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    """The commit of this checkout, "+" behind it where files differ from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    # a campaign writes its own results: they alone make no difference
+    changed = git(
+        "status", "--porcelain", "--", ":/mmsearch", ":/tests/faults", ":/tests/campaigns/*.py"
+    )
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

@@ -1,0 +1,147 @@
+"""What the campaigns put in the place of what is slow and has no part in what they look for.
+
+The encoder's vector of a picture is the mean colours of its quarters, of a text or a sound what
+a hash of it makes; decoding is the real one without a process of its own. All that is written
+to a library, and how, is as always.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import importlib
+import io
+import os
+import queue
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+
+from mmsearch import decoding
+from mmsearch.decoding import Job, Limits, Outcome, Piece, Wants
+from mmsearch.records import AudioInput, ImageInput, Modality
+
+DIM = 12
+
+
+class Quarters:
+    """An Encoder of twelve dimensions: red, green and blue of the four quarters of a picture."""
+
+    name = "quarters"
+    fingerprint = "c4" * 32
+    dim = DIM
+    modalities = frozenset(Modality)
+    image_input = ImageInput(size=8)
+    audio_input: AudioInput | None = AudioInput(rate=8000, window=2.0)
+    backgrounds: Mapping[Modality, Mapping[Modality, tuple[float, float]]] = {}
+
+    @functools.cached_property
+    def folder(self) -> Path:
+        """Where it has sentences to compare with, so that hubness is worked out and stored."""
+        folder = Path(mkdtemp(prefix="mmsearch-quarters-"))
+        atexit.register(_remove, folder, os.getpid())
+        np.save(folder / "queries.npy", np.stack([hashed(b"sentence %d" % n) for n in range(20)]))
+        return folder
+
+    def encode(self, modality: Modality, batch: Sequence[Any]) -> np.ndarray:
+        """(n, 12) unit rows."""
+        if modality is Modality.IMAGE:
+            rows = [self._picture(pixels) for pixels in batch]
+        else:
+            data = (one.encode() if isinstance(one, str) else one.tobytes() for one in batch)
+            rows = [hashed(one) for one in data]
+        return np.stack(rows) if rows else np.empty((0, DIM), np.float32)
+
+    def _picture(self, pixels: np.ndarray) -> np.ndarray:
+        quarters = [pixels[y : y + 4, x : x + 4] for y in (0, 4) for x in (0, 4)]
+        means = np.concatenate([quarter.reshape(-1, 3).mean(axis=0) for quarter in quarters])
+        row = (means + 1).astype(np.float32)
+        return row / np.linalg.norm(row)
+
+    def altered(self) -> list[str]:
+        """It has no files that could be."""
+        return []
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a child that was forked uses it too
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def hashed(data: bytes) -> np.ndarray:
+    """A (12,) unit row with nothing below zero, like those of pictures, and the same each time."""
+    seed = int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+    row = np.random.default_rng(seed).random(DIM, np.float32)
+    return row / np.linalg.norm(row)
+
+
+class InPlace:
+    """Stands for the class DecoderPool: each job is done when it is submitted, here."""
+
+    def __init__(self, workers: int, wants: Wants, limits: Limits) -> None:
+        self.window = 32 * workers
+        self._wants, self._limits = wants, limits
+        self._answers: queue.SimpleQueue[Piece | Outcome] = queue.SimpleQueue()
+        self.waiting = 0
+
+    def submit(self, job: Job) -> None:
+        """See DecoderPool."""
+        frames = io.BytesIO()
+        reading = decoding._Reading(job.path, self._wants, self._limits, frames)
+        answer = reading.answer(job.decode)
+        frames.seek(0)
+        number = 0
+        with suppress(EOFError):
+            while True:
+                head, data = decoding._receive(frames)
+                if "digest" in head:
+                    self._answers.put(decoding._piece(job, head, data, number, self._wants))
+                    number += 1
+        self._answers.put(decoding._outcome(job, answer, number))
+        self.waiting += 1
+
+    def next(self) -> Piece | Outcome:
+        """See DecoderPool."""
+        answer = self._answers.get_nowait()
+        self.waiting -= isinstance(answer, Outcome)
+        return answer
+
+    def give_up(self) -> None:
+        """Nothing is ever queued."""
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+@functools.cache
+def encoder() -> Quarters:
+    """The one of this process."""
+    return Quarters()
+
+
+def install(put: Callable[[object, str, Any], None] = setattr) -> None:
+    """Have this process use them, in every module that opens an encoder or decodes."""
+    from mmsearch import loaders  # noqa: F401 - so that no run pays for it
+    from mmsearch.loaders import texts  # noqa: F401
+
+    _ = encoder().folder
+    for name in ("encoders", "library", "embedding", "ingest"):
+        module = importlib.import_module(f"mmsearch.{name}")
+        if hasattr(module, "open_encoder"):
+            put(module, "open_encoder", lambda *_, **__: encoder())
+        if hasattr(module, "DecoderPool"):
+            put(module, "DecoderPool", InPlace)
+
+
+if __name__ == "__main__":  # python -m campaigns.stand_ins ARGUMENTS: the command line with them
+    from mmsearch.__main__ import main
+
+    install()
+    sys.exit(main())
