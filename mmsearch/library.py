@@ -35,8 +35,10 @@ from mmsearch.settings import Settings, load_settings
 from mmsearch.space import Space
 
 if TYPE_CHECKING:
+    from mmsearch.checking import Depth
     from mmsearch.ingest import Ingest, Progress
     from mmsearch.labels import Vocabulary
+    from mmsearch.repairing import Repaired
 
 _BUILTIN = re.compile(r"builtin-(\d+)")
 
@@ -428,21 +430,59 @@ class Library:
                 for path, reason, message in catalog.problems(skipped=skipped)
             ]
 
-    def check(self) -> list[str]:
-        """Read everything and compare: what is wrong, a sentence each; empty when sound.
+    def check(self, depth: str | Depth = "full") -> list[str]:
+        """What is wrong, a sentence each with what to do; empty when the library is sound.
 
-        Covers SQLite's own integrity, the tables' rules, every vector's checksum and length,
-        the cache against its hash and the catalog, and the model's files. Writes nothing.
+        "quick" has SQLite look at its pages and compares counts and fingerprints; "full" reads
+        every vector, every word and every cached row, and the model's files.
+        Writes nothing.
         """
-        with self._reading() as (catalog, space), catalog.snapshot():
-            found = catalog.inspect()
-            for id, *_ in catalog.spaces():
-                found += [f"vector {n} {what}" for n, what in catalog.broken_vectors(id)]
-            problem = None if found else space.state(hashed=True).problem
-        if problem:
-            found.append(f"{problem}; it is not used, the next mmsearch index writes it anew")
-        altered = self.encoder.altered()
-        return found + [f"{self.encoder.name}: {name} was altered" for name in altered]
+        from mmsearch import checking
+
+        quick = checking.depth_of(depth) is checking.Depth.QUICK
+        try:
+            with self._reading() as (catalog, _), catalog.snapshot():
+                found = checking.database(catalog, quick=quick)
+                spaces = [Space(catalog, self.folder / "cache", row) for row in catalog.spaces()]
+                found = found or checking.caches(spaces, quick=quick)
+        except LibraryDamaged as error:
+            found = [str(error)]
+        return found if quick else found + checking.model(self.encoder)
+
+    def repair(
+        self, approve: Callable[[Repaired], bool] = lambda plan: True, *, dry_run: bool = False
+    ) -> Repaired:
+        """Mend what `check` finds wrong; see mmsearch.repairing. What was done, or would be.
+
+        `approve` is told before anything is changed, and may say no; with `dry_run` nobody is
+        asked. library.db as it was is kept. Raises LibraryMissing, LibraryLocked beside a
+        writer, SchemaMismatch for a newer library, DiskFull, StorageFailed, LibraryReadOnly.
+        """
+        from mmsearch.repairing import repair
+
+        self.close()
+        return repair(self.folder, (lambda plan: False) if dry_run else approve)
+
+    def backup(self, target: str | os.PathLike[str], *, force: bool = False) -> int:
+        """Copy the library to a new folder, also while it is written; how many files it has.
+
+        The copy is read through before it is named, and opens as a library anywhere. `force`
+        replaces an earlier backup. Raises LibraryMissing, LibraryDamaged, UsageError, DiskFull.
+        """
+        from mmsearch.backup import backup
+
+        return backup(self.folder, Path(target), force=force)
+
+    def restore(self, source: str | os.PathLike[str]) -> tuple[int, Path | None]:
+        """Have this library be what a backup of it was: how many files it has now, and the
+        folder in which library.db as it was is kept, if there was one.
+
+        Raises LibraryMissing where `source` is no backup, LibraryDamaged, LibraryLocked.
+        """
+        from mmsearch.backup import restore
+
+        self.close()
+        return restore(self.folder, Path(source))
 
     def close(self) -> None:
         """Let go of the files. The object may be used again."""

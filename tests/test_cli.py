@@ -428,7 +428,9 @@ def test_errors_lists_the_skipped_on_request(made, mm):
 def test_check(made, mm, tmp_path, run_cli):
     """Sound: exit code 0. Not sound: what is wrong, and exit code 1."""
     assert mm("check").stdout == b"sound\n"
-    assert json.loads(mm("check", "--json").stdout) == {"sound": True, "problems": []}
+    assert json.loads(mm("check", "--json").stdout) == {
+        "sound": True, "depth": "full", "problems": []
+    }  # fmt: skip
     shutil.copytree(made.index, tmp_path / "index")
     [cache] = (tmp_path / "index" / "cache").glob("*.matrix")
     cache.write_bytes(cache.read_bytes()[:-1])
@@ -440,7 +442,10 @@ def test_check(made, mm, tmp_path, run_cli):
     assert (done.returncode, done.stdout.decode()) == (1, told["problems"][0] + "\n")
     database = tmp_path / "index" / "library.db"
     database.write_bytes(b"")
-    for command in (["check"], ["query", "dog"], ["status"], ["errors"], ["index"]):
+    done = run_cli("check", "--index", tmp_path / "index")
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert "have mmsearch repair keep what can still be read" in done.stdout.decode()
+    for command in (["query", "dog"], ["status"], ["errors"], ["index"]):
         said = one_line(run_cli(*command, "--index", tmp_path / "index"), 1)
         assert str(database) in said
         assert "your photos are untouched: restore" in said
@@ -634,16 +639,16 @@ def test_every_option_has_a_sentence(name):
 def test_the_commands_are_those_of_the_contract():
     """No more and no fewer."""
     assert set(COMMANDS) == {
-        "index", "query", "like", "embed", "label", "status", "errors", "check", "forget", "demo",
-        "bench", "bench recall", "bench labels", "train",
+        "index", "query", "like", "embed", "label", "status", "errors", "check", "repair",
+        "backup", "forget", "demo", "bench", "bench recall", "bench labels", "train",
     }  # fmt: skip
 
 
 def test_every_command_that_answers_has_json():
     """--json wherever a script would want it."""
     for name in (
-        "index", "query", "like", "label", "status", "errors", "check", "forget", "bench recall",
-        "bench labels",
+        "index", "query", "like", "label", "status", "errors", "check", "repair", "backup",
+        "forget", "bench recall", "bench labels",
     ):  # fmt: skip
         options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
         assert "--json" in options, name
@@ -666,3 +671,42 @@ def test_help_fits_a_terminal(run_cli):
         assert text.startswith("Usage: ")
         assert max(map(len, text.splitlines())) <= 80
         assert "[/" not in text
+
+
+def test_repair_asks_first(made, tmp_path, run_cli):
+    """Without a terminal it wants --yes; a dry run changes nothing; what was there is kept."""
+    shutil.copytree(made.index, tmp_path / "index")
+    where = ("--index", tmp_path / "index")
+    assert run_cli("repair", *where).stdout == b"sound: nothing to repair\n"
+    database = tmp_path / "index" / "library.db"
+    database.write_bytes(database.read_bytes()[:8192])
+    before = database.read_bytes()
+    done = run_cli("repair", *where)
+    assert (done.returncode, database.read_bytes()) == (2, before)
+    assert b"say --yes to have this done" in done.stderr
+    planned = run_cli("repair", "--dry-run", "--json", *where)
+    assert (planned.returncode, database.read_bytes()) == (0, before)
+    plan = json.loads(planned.stdout)
+    assert (plan["saved"], bool(plan["problems"]), bool(plan["steps"])) == (None, True, True)
+    done = json.loads(run_cli("repair", "--yes", "--json", *where).stdout)
+    saved = Path(done["saved"]) / "library.db"
+    assert (done["steps"], saved.read_bytes()) == (plan["steps"], before)
+    assert run_cli("index", made.photos, *where).returncode in (0, 3)
+    assert run_cli("check", *where).stdout == b"sound\n"
+
+
+def test_backup_and_back(made, tmp_path, run_cli):
+    """A backup answers as the library does, and can be restored to another place."""
+    there, new = tmp_path / "backup", tmp_path / "new"
+    done = json.loads(run_cli("backup", there, "--index", made.index, "--json").stdout)
+    assert (done["library"], done["saved"]) == (str(there), None)
+    query = ("query", "./red.png", "--format", "json", "--all")
+    assert run_cli("backup", "--restore", there, "--index", new).returncode == 0
+    answers = [
+        run_cli(*query, "--index", place, cwd=made.photos).stdout
+        for place in (made.index, there, new)
+    ]
+    assert len(json.loads(answers[0])) == len(made.names)
+    assert answers[0] == answers[1] == answers[2]
+    for wrong in (["backup"], ["backup", there, "--restore", there], ["backup", there]):
+        assert run_cli(*wrong, "--index", made.index).returncode == 2

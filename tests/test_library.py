@@ -1312,7 +1312,7 @@ def test_a_library_at_rest_may_be_forgotten_without_its_encoder(three, photos, m
 def test_altered_model_files_are_named_by_check(three, encoder):
     """check also reads the model's own files."""
     encoder.files_altered = ["image.onnx"]
-    assert three.check() == ["fake: image.onnx was altered"]
+    assert three.check() == ["fake: image.onnx was altered; install the model again"]
 
 
 def test_row_16_a_damaged_vector_is_reported_not_searched(three):
@@ -1325,7 +1325,7 @@ def test_row_16_a_damaged_vector_is_reported_not_searched(three):
     with mmsearch.open_library(three.folder) as library:
         with pytest.raises(LibraryDamaged, match="vector 2 is not what was written"):
             library.query("red")
-        assert library.check() == ["vector 2 is not what was written"]
+        assert library.check() == ["vector 2 is not what was written; mmsearch repair mends it"]
 
 
 def leave_a_log(library, target):

@@ -3,7 +3,8 @@
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.contents import Content, Part
 from mmsearch.catalog.files import Known
+from mmsearch.catalog.salvage import Salvaged
 from mmsearch.catalog.standing import Match, Standing
 from mmsearch.catalog.tables import metadata
 
-__all__ = ["Catalog", "Content", "Known", "Match", "Part", "Standing", "metadata"]
+__all__ = ["Catalog", "Content", "Known", "Match", "Part", "Salvaged", "Standing", "metadata"]

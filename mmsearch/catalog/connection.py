@@ -131,14 +131,14 @@ def translated(path: Path) -> Iterator[None]:
     except (DBAPIError, sqlite3.Error) as error:
         raise _translate(path, error) from error
     except UnicodeDecodeError as error:  # SQLite quotes the damaged text in its message
-        raise LibraryDamaged(_damaged(path, error)) from error
+        raise LibraryDamaged(damaged(path, error)) from error
 
 
 def _translate(path: Path, error: DBAPIError | sqlite3.Error) -> Exception:
     origin = error.orig if isinstance(error, DBAPIError) else error
     code = _primary_code(error)
     if code is None:
-        return LibraryDamaged(_damaged(path, origin)) if isinstance(error, DatabaseError) else error
+        return LibraryDamaged(damaged(path, origin)) if isinstance(error, DatabaseError) else error
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and is_full(path.parent):
         code = sqlite3.SQLITE_FULL
     # our statements are right, so what SQLite finds wrong with them is wrong with the file
@@ -146,8 +146,8 @@ def _translate(path: Path, error: DBAPIError | sqlite3.Error) -> Exception:
         code = sqlite3.SQLITE_CORRUPT
     kinds: dict[int, LibraryError] = {
         sqlite3.SQLITE_FULL: DiskFull(f"no space left for {path}"),
-        sqlite3.SQLITE_CORRUPT: LibraryDamaged(_damaged(path, origin)),
-        sqlite3.SQLITE_NOTADB: LibraryDamaged(_damaged(path, origin)),
+        sqlite3.SQLITE_CORRUPT: LibraryDamaged(damaged(path, origin)),
+        sqlite3.SQLITE_NOTADB: LibraryDamaged(damaged(path, origin)),
         sqlite3.SQLITE_BUSY: LibraryLocked(f"{path} is locked by another program"),
         sqlite3.SQLITE_READONLY: LibraryReadOnly(f"{path} cannot be written"),
         sqlite3.SQLITE_PERM: LibraryReadOnly(f"{path} may not be opened"),
@@ -162,11 +162,12 @@ def _primary_code(error: DBAPIError | sqlite3.Error) -> int | None:
     return None if code is None else code & 0xFF  # the rest of an extended code is detail
 
 
-def _damaged(path: Path, origin: object) -> str:
+def damaged(path: Path, origin: object) -> str:
+    """What is said of a library.db that is not what was written."""
     said = " ".join(str(origin).split())  # SQLite quotes whole statements, lines and all
     return (
-        f"{path} is damaged ({said}); your photos are untouched: restore the file from a copy, "
-        "or move its folder away and run mmsearch index again"
+        f"{path} is damaged ({said}); your photos are untouched: restore it from a backup, "
+        "or have mmsearch repair keep what can still be read"
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from mmsearch.catalog.session import Session, chunks
+from mmsearch.catalog.session import Session, chunks, member
 from mmsearch.catalog.tables import (
     CAPTION,
     backgrounds,
@@ -142,10 +142,10 @@ class Contents(Session):
         if not rows:
             return np.empty(0, np.int64), np.empty((0, 0), np.float32)
         for id, data, crc in rows:
-            if zlib.crc32(data) != crc:
+            if not isinstance(data, bytes) or zlib.crc32(data) != crc:
                 raise LibraryDamaged(
                     f"{self.path} is damaged (vector {id} is not what was written); "
-                    "run mmsearch check for the whole list"
+                    "mmsearch check has the whole list, mmsearch repair mends it"
                 )
         ids = np.array([row[0] for row in rows], np.int64)
         data = np.frombuffer(b"".join(row[1] for row in rows), "<f2")
@@ -195,4 +195,4 @@ def _described(metadata: Metadata) -> dict[str, Any]:
 
 
 def _kind(modality: str, format: str) -> Kind:
-    return Kind.CAPTION if format == CAPTION else Kind[modality.upper()]
+    return Kind.CAPTION if format == CAPTION else Kind[member(Modality, modality).name]

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, exists, func, insert, select, update
 
 from mmsearch.catalog import keywords
-from mmsearch.catalog.session import Session, chunks
+from mmsearch.catalog.session import Session, chunks, member
 from mmsearch.catalog.tables import contents, files, folders, items, parts, roots
 from mmsearch.records import Modality, Reason
 
@@ -96,7 +96,7 @@ class Files(Session):
         with self.snapshot():
             for row in self._connection.execute(query):
                 key, id, size, mtime_ns, inode, content_id, reason, gone_at, mark, asked = row
-                why = Reason(reason) if reason else None
+                why = member(Reason, reason) if reason else None
                 state, gone = (size, mtime_ns, inode), gone_at is not None
                 found[key] = Known(id, state, content_id, why, gone, mark, bool(asked))
         return found
@@ -313,7 +313,7 @@ class Files(Session):
         )
         with self.snapshot():
             rows = [
-                (os.path.join(folder, name), Reason(reason), message or "")
+                (os.path.join(folder, name), member(Reason, reason), message or "")
                 for folder, name, reason, message in self._connection.execute(query)
             ]
         return [row for row in rows if row[1].skipped == skipped]

@@ -13,7 +13,7 @@ import numpy as np
 from sqlalchemy import Row, Select, bindparam, case, func, select
 
 from mmsearch.catalog import keywords
-from mmsearch.catalog.session import Session
+from mmsearch.catalog.session import Session, member
 from mmsearch.catalog.standing import Match, Standing
 from mmsearch.catalog.tables import captions, contents, files, folders, items, vectors
 from mmsearch.records import Item, Modality
@@ -193,4 +193,4 @@ def _filtered(query: Select[Any], modality: Modality | None, filter: Filter | No
 def _item(row: Sequence[Any]) -> Item:
     id, part, folder, name, kind, start, end = row
     path = Path(os.fsdecode(os.path.join(folder, name)))
-    return Item(id, path, Modality(kind), part, start, end)
+    return Item(id, path, member(Modality, kind), part, start, end)

@@ -10,7 +10,10 @@ full-text index of its own here.
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +29,7 @@ from sqlalchemy import (
     select,
     table,
 )
+from sqlalchemy.exc import DatabaseError
 
 from mmsearch.catalog import tables
 from mmsearch.catalog.phrases import parts_of_words, phrases, separated
@@ -46,11 +50,10 @@ keywords, substrings = (
     )
 )
 
-_CREATE = (
-    "DROP TABLE IF EXISTS keywords",  # of an older schema
-    "CREATE VIRTUAL TABLE keywords "
+_TABLES = (
+    "CREATE VIRTUAL TABLE {schema}.keywords "
     "USING fts5(names, text, captions, tokenize = 'unicode61 remove_diacritics 2')",
-    "CREATE VIRTUAL TABLE substrings "
+    "CREATE VIRTUAL TABLE {schema}.substrings "
     "USING fts5(names, captions, content = 'keywords', detail = 'none', tokenize = 'trigram')",
 )
 
@@ -77,6 +80,7 @@ _WORDS = (
 COMMON = 2000
 
 _ENDLESS = 1 << 62
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)  # FTS5 says the latter of lost tables
 _LEAST = 1e-6  # nats of a phrase that half of the items have, or more
 _LAST_ITEM = select(func.coalesce(func.max(items.c.id), 0))
 
@@ -89,8 +93,10 @@ _FEWEST = 1000
 
 def create(connection: Connection) -> None:
     """Make the tables, and fill them with the words of what is there."""
-    for statement in _CREATE:
-        connection.exec_driver_sql(statement)
+    for name in ("substrings", "keywords"):  # of an older schema, or damaged
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS main.{name}")
+    for statement in _TABLES:
+        connection.exec_driver_sql(statement.format(schema="main"))
     take_up(connection, 0)
 
 
@@ -120,6 +126,56 @@ def merge(connection: Connection) -> None:
     """Rewrite the indexes, in which dropped words stay for a while, without them."""
     for name in ("keywords", "substrings"):
         connection.exec_driver_sql(f"INSERT INTO {name} ({name}) VALUES ('optimize')")
+
+
+def differences(connection: Connection) -> list[str]:
+    """What of the keywords and their indexes is not as it would be were it made today.
+
+    It is made once more, as temporary tables, and compared row by row and term by term: the
+    file itself stays as it is.
+    """
+    run = connection.exec_driver_sql
+    run("PRAGMA query_only = OFF")  # or there could be no temporary tables
+    try:
+        for statement in _TABLES:
+            run(statement.format(schema="temp"))
+        take_up(connection, 0)  # a name without a schema means a temporary table first
+        found = []
+        for table in (keywords, substrings):
+            for schema in ("main", "temp"):
+                run(
+                    f"CREATE VIRTUAL TABLE temp.{schema}_{table.name} "
+                    f"USING fts5vocab('{schema}', '{table.name}', 'instance')"
+                )
+            pairs = [
+                [f"SELECT * FROM temp.{schema}_{table.name}" for schema in ("main", "temp")],
+                [f"SELECT rowid, * FROM {schema}.{table.name} ORDER BY rowid"
+                 for schema in ("main", "temp")],
+            ]  # fmt: skip
+            if not all(_alike(connection, *pair) for pair in pairs):
+                found.append(table.name)
+        return found
+    finally:
+        for name in ("main_keywords", "temp_keywords", "main_substrings", "temp_substrings"):
+            run(f"DROP TABLE IF EXISTS temp.{name}")
+        for name in ("substrings", "keywords"):
+            run(f"DROP TABLE IF EXISTS temp.{name}")
+        run("PRAGMA query_only = ON")
+
+
+def _alike(connection: Connection, *queries: str) -> bool:
+    """Whether two queries give the same rows; one that meets damage does not."""
+    with ExitStack() as open_cursors:  # nothing is dropped while one is open
+        try:
+            one, other = (
+                open_cursors.enter_context(closing(connection.exec_driver_sql(query)))
+                for query in queries
+            )
+            return all(a == b for a, b in zip_longest(one, other))
+        except DatabaseError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
+                raise
+            return False
 
 
 def _add(connection: Connection, words: Select[Any]) -> None:

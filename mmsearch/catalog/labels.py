@@ -11,7 +11,7 @@ import numpy as np
 from sqlalchemy import Select, delete, func, insert, select
 
 from mmsearch.catalog import keywords
-from mmsearch.catalog.session import Session, chunks
+from mmsearch.catalog.session import Session, chunks, member
 from mmsearch.catalog.tables import contents, files, folders, items, labels, vectors
 from mmsearch.records import Modality
 
@@ -83,7 +83,11 @@ class Labels(Session):
         query = _found(modality, filter).order_by(folders.c.path, files.c.name)
         with self.snapshot():
             for content_id, kind, folder, name in self._connection.execute(query):
-                yield content_id, Modality(kind), Path(os.fsdecode(os.path.join(folder, name)))
+                yield (
+                    content_id,
+                    member(Modality, kind),
+                    Path(os.fsdecode(os.path.join(folder, name))),
+                )
 
 
 def _found(modality: Modality | None, filter: Filter | None) -> Select[Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Connection, Table, delete, exists, func, insert, select
 
@@ -22,6 +23,8 @@ from mmsearch.errors import LibraryDamaged, LibraryMissing, SchemaMismatch
 
 if TYPE_CHECKING:
     from mmsearch.records import Vectors
+
+Named = TypeVar("Named", bound=StrEnum)
 
 _VARIABLES = 500  # ids a statement: SQLite's least limit is 999
 _INSERT = {table.name: insert(table) for table in metadata.sorted_tables}
@@ -49,6 +52,8 @@ class Session:
         """
         if not path.exists():
             raise LibraryMissing(f"nothing is indexed in {path.parent}; try: mmsearch index FOLDER")
+        if path.stat().st_size == 0:  # SQLite would take it for a beginning, and drop its log
+            raise LibraryDamaged(connections.damaged(path, "it is empty"))
         with connections.translated(path):
             catalog = cls(path, connections.connect(path, write=write))
             try:
@@ -65,6 +70,14 @@ class Session:
         It is made under another name and renamed when whole: a library.db that is empty
         or has no tables is therefore damage, never an index that has only just begun.
         """
+        new = cls.make(path)
+        with connections.translated(path):
+            replace(str(new), str(path))
+        return cls.open(path, write=True)
+
+    @classmethod
+    def make(cls, path: Path, fill: Callable[[Self], None] = lambda catalog: None) -> Path:
+        """A new catalog beside `path`, filled, whole and synced, but without its name yet."""
         new = path.with_name(f"{path.name}.new")
         with connections.translated(path):
             for leftover in path.parent.glob(f"{new.name}*"):
@@ -74,12 +87,12 @@ class Session:
                 try:
                     with catalog.transaction():
                         migrate(catalog._connection, 0)
+                        fill(catalog)
                     connections.use_log(catalog._connection, new)
                 finally:
                     catalog.close()
                 os.fsync(file.fileno())
-            replace(str(new), str(path))
-        return cls.open(path, write=True)
+        return new
 
     def _check_schema(self, write: bool) -> None:
         version = schema_version(self._connection)
@@ -87,7 +100,7 @@ class Session:
         if version is None:
             raise LibraryDamaged(
                 f"{self.path} is not a library of mmsearch; your photos are untouched: restore "
-                "the file from a copy, or move its folder away and run mmsearch index again"
+                "it from a backup, or have mmsearch repair keep what can still be read"
             )
         newest = len(MIGRATIONS)
         if version > newest:
@@ -206,6 +219,17 @@ class Session:
         said = select(captions.c.content_id).where(theirs).distinct()
         self._loose.update(self._connection.execute(said).scalars())
         self._connection.execute(delete(captions).where(theirs))
+
+
+def member(kind: type[Named], value: Any) -> Named:
+    """The member of an enumeration that a row names. Raises LibraryDamaged."""
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise LibraryDamaged(
+            f"library.db is damaged ({value!r} is no {kind.__name__.lower()}); your photos are "
+            "untouched: have mmsearch repair mend it"
+        ) from error
 
 
 def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import LargeBinary, cast, delete, exists, func, or_, select, update
 
-from mmsearch.catalog.session import Session, chunks
+from mmsearch.catalog.session import Session, chunks, member
 from mmsearch.catalog.tables import (
     CAPTION,
     caches,
@@ -52,7 +52,7 @@ class Spaces(Session):
         query = select(spaces.c.id, spaces.c.model, spaces.c.modalities)
         with self.snapshot():
             return {
-                id: (model, frozenset(map(Modality, kinds.split())))
+                id: (model, frozenset(member(Modality, kind) for kind in kinds.split()))
                 for id, model, kinds in self._connection.execute(query)
             }
 
@@ -122,7 +122,7 @@ class Spaces(Session):
         )
         with self.snapshot():
             rows = self._connection.execute(query).all()
-        return {Modality(kind): count for kind, count in rows}
+        return {member(Modality, kind): count for kind, count in rows}
 
     def missing(self, space_id: int, modalities: Collection[Modality], after: int) -> list[Missing]:
         """Some of the contents with ids above `after` that a space lacks, rising; none: the end."""
@@ -143,7 +143,7 @@ class Spaces(Session):
                     found.setdefault(content_id, []).append(part)
         return [
             Missing(
-                id, digest, Modality(kind),
+                id, digest, member(Modality, kind),
                 tuple((start, end) for start, end, _ in found.get(id, ()) if start is not None),
                 tuple(text for *_, text in found.get(id, ()) if text is not None),
             )

@@ -1,4 +1,4 @@
-"""Commands about a library and its files: index, status, errors, check, forget, demo."""
+"""Commands about a library and its files: index, status, errors, forget, demo."""
 
 from __future__ import annotations
 
@@ -117,21 +117,6 @@ def errors(
         print_json([failure.as_dict() for failure in failures])
     else:
         print_failures(failures)
-
-
-@app.command()
-def check(index: Index = None, json: Json = False) -> None:
-    """Read the whole library and say whether it is sound. Exit code 1 when it is not."""
-    from mmsearch.printing import print_json
-
-    with opened(index) as library:
-        found = library.check()
-    if json:
-        print_json({"sound": not found, "problems": found})
-    else:
-        print("\n".join(found) or "sound")
-    if found:
-        raise typer.Exit(1)
 
 
 @app.command()

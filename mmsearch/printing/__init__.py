@@ -4,7 +4,13 @@ from mmsearch.printing.answers import Format, print_hits, print_many
 from mmsearch.printing.labels import print_labelling, print_labels
 from mmsearch.printing.meters import Meter, TrainingMeter
 from mmsearch.printing.plain import note, print_json
-from mmsearch.printing.reports import print_failures, print_recall, print_report, print_trained
+from mmsearch.printing.reports import (
+    print_failures,
+    print_plan,
+    print_recall,
+    print_report,
+    print_trained,
+)
 
 __all__ = [
     "Format",
@@ -17,6 +23,7 @@ __all__ = [
     "print_labelling",
     "print_labels",
     "print_many",
+    "print_plan",
     "print_recall",
     "print_report",
     "print_trained",

@@ -11,6 +11,7 @@ from mmsearch.printing.plain import note
 from mmsearch.records import Failure, Report
 
 if TYPE_CHECKING:
+    from mmsearch.repairing import Repaired
     from mmsearch.training.train import Trained
 
 
@@ -40,6 +41,17 @@ def print_report(report: Report) -> None:
         note(line)
     if report.interrupted:
         note("interrupted: what was indexed is safe, run the same command again to go on")
+
+
+def print_plan(plan: Repaired) -> None:
+    """What is wrong with a library, and what a repair does about it."""
+    for problem in plan.problems[:20]:
+        print(problem)
+    if len(plan.problems) > 20:
+        print(f"and {len(plan.problems) - 20:,} more: mmsearch check lists them all")
+    print("\nto be done:")
+    for step in plan.steps:
+        print(f"- {step}")
 
 
 def print_recall(found: dict[str, Any]) -> None:

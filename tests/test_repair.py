@@ -1,0 +1,258 @@
+"""What repair saves of a damaged library, and that it harms nothing. Row 16 of the faults."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+import zlib
+from contextlib import closing
+
+import pytest
+from test_backup import everything
+
+import mmsearch
+from mmsearch.catalog import Catalog
+from mmsearch.errors import LibraryDamaged, LibraryLocked, LibraryMissing
+from mmsearch.locking import WriterLock
+
+PAGE = 4096
+
+
+@pytest.fixture
+def many(library, photos):
+    """Sixty pictures of different colours with captions, and a text; nothing open."""
+    for number in range(60):
+        photos.paint(f"{number:02}.png", (255, 4 * number, 128))
+        (photos / f"{number:02}.txt").write_text(f"a caption that counts {number} dogs")
+    passages = "\n\n".join(f"passage {n} of foxes " + "word " * 70 for n in range(9))
+    (photos / "notes.md").write_text(passages)
+    library.index(photos)
+    library.close()
+    return library
+
+
+def run(library, statement, *values):
+    """Change library.db behind the library's back."""
+    with closing(sqlite3.connect(library.folder / "library.db")) as raw, raw:
+        raw.execute("PRAGMA foreign_keys = OFF")
+        return raw.execute(statement, values).fetchall()
+
+
+def saved_files(library):
+    """What repair has kept, by folder."""
+    return {
+        path.name: (path / "library.db").read_bytes()
+        for path in library.folder.glob("before-repair-*")
+    }
+
+
+def test_a_sound_library_is_left_as_it_is(many):
+    """Nothing is written, kept or asked."""
+    before = (many.folder / "library.db").read_bytes()
+    done = many.repair(lambda plan: pytest.fail("nobody is to be asked"))
+    assert (done.problems, done.steps, done.again, done.saved) == ([], [], [], None)
+    assert (many.folder / "library.db").read_bytes() == before
+    assert saved_files(many) == {}
+
+
+THE_VECTOR = """(SELECT vectors.id FROM vectors JOIN files
+    ON files.content_id = vectors.content_id WHERE files.name = CAST('07.png' AS BLOB))"""
+ITS_CONTENT = "(SELECT content_id FROM files WHERE name = CAST('07.png' AS BLOB))"
+LONG = b"\0\x40\0\x40\0\x40"  # 2, 2, 2
+DAMAGE = {
+    "a vector": f"UPDATE vectors SET data = zeroblob(6) WHERE id = {THE_VECTOR}",
+    "a checksum": f"UPDATE vectors SET crc = crc + 1 WHERE id = {THE_VECTOR}",
+    "a vector of six numbers": f"UPDATE vectors SET data = data || data WHERE id = {THE_VECTOR}",
+    "a vector that is gone": f"DELETE FROM vectors WHERE id = {THE_VECTOR}",
+    "a vector of no space": f"UPDATE vectors SET space_id = 9 WHERE id = {THE_VECTOR}",
+    "a vector that is too long": f"UPDATE vectors SET data = x'{LONG.hex()}',"
+    f" crc = {zlib.crc32(LONG)} WHERE id = {THE_VECTOR}",
+    "a modality": f"UPDATE contents SET modality = 'odour' WHERE id = {ITS_CONTENT}",
+    "a content that is gone": f"DELETE FROM contents WHERE id = {ITS_CONTENT}",
+    "both fates": "UPDATE files SET reason = 'empty' WHERE name = CAST('07.png' AS BLOB)",
+    "no fate": "UPDATE files SET content_id = NULL WHERE name = CAST('07.png' AS BLOB)",
+    "a reason that is none": "UPDATE files SET content_id = NULL, reason = 'bored'"
+    " WHERE name = CAST('07.png' AS BLOB)",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_row_16_what_is_damaged_is_read_again(many, encoder, damage):
+    """Row 16: one file is named and read again, all others keep their vectors, ids and words."""
+    right = everything(many)
+    run(many, DAMAGE[damage])
+    damaged = (many.folder / "library.db").read_bytes()
+    assert many.check() != []
+    done = many.repair()
+    assert [path.name for path in done.again] == ["07.png"]
+    assert saved_files(many) == {"before-repair-1": damaged}
+    assert done.saved == many.folder / "before-repair-1"
+    assert many.check() == []
+    left = {key: row for key, row in right.items() if key[0] != b"07.png"}
+    assert everything(many) == left
+    assert [failure.path for failure in many.errors()] == done.again
+    encoder.pictures = 0
+    report = many.index()
+    assert (report.added, report.unchanged, encoder.pictures) == (1, 60, 1)
+    assert values(many) == {key: row[1:] for key, row in right.items()}
+    assert many.check() == []
+    assert many.repair().saved is None
+
+
+def values(library):
+    """Everything but the items' ids, which one that is read again has anew."""
+    return {key: row[1:] for key, row in everything(library).items()}
+
+
+def test_a_lost_caption_is_read_again(many, encoder):
+    """The file keeps its vector; what is said of it is asked again by the next run."""
+    right = everything(many)
+    run(many, "DELETE FROM parts WHERE text LIKE '%counts 7 %'")
+    assert many.check() != []
+    assert many.repair().again == []
+    assert many.status()["captions"] == 59
+    encoder.pictures = 0
+    assert many.index().captioned == 1
+    assert (encoder.pictures, many.status()["captions"], everything(many)) == (0, 60, right)
+    assert many.check() == []
+
+
+WORDS = {
+    "a word": "UPDATE keywords_content SET c0 = 'other' WHERE id = 3",
+    "a row": "DELETE FROM keywords_content WHERE id = 3",
+    "a name that nobody has": "INSERT INTO keywords (rowid, names) VALUES (999, 'nobody')",
+    "the index": "UPDATE keywords_data SET block = zeroblob(9) WHERE id = (SELECT max(id) FROM"
+    " keywords_data)",
+    "parts of words": "DELETE FROM substrings_data WHERE id > 10",
+    "their table": "DROP TABLE substrings_idx",
+}
+
+
+@pytest.mark.parametrize("damage", WORDS)
+def test_words_are_made_anew(many, encoder, damage):
+    """Damaged keywords cost nothing but the making: no file is read again."""
+    right = everything(many)
+    words = [hit.path for hit in many.query("counts", hybrid="only", all=True, k=99)]
+    many.close()
+    run(many, WORDS[damage])
+    assert any("keywords" in said or "substrings" in said or "damaged" in said
+               for said in many.check())  # fmt: skip
+    done = many.repair()
+    assert (done.again, everything(many), many.check()) == ([], right, [])
+    assert [hit.path for hit in many.query("counts", hybrid="only", all=True, k=99)] == words
+
+
+def test_a_cache_is_written_anew(many):
+    """The cache alone: library.db stays, a copy of it is kept all the same."""
+    right = everything(many)
+    [path] = (many.folder / "cache").glob("*.matrix")
+    path.write_bytes(path.read_bytes()[:-5])
+    done = many.repair()
+    assert (done.again, many.check(), everything(many)) == ([], [], right)
+    assert list(saved_files(many)) == ["before-repair-1"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_row_16_pages_that_are_lost(many, photos, seed):
+    """Row 16: wherever pages are overwritten, what is left is right, and one run makes it whole."""
+    right = values(many)
+    database = many.folder / "library.db"
+    data = bytearray(database.read_bytes())
+    chance = random.Random(seed)
+    for _ in range(1 + seed % 3):
+        start = PAGE * chance.randrange(1, len(data) // PAGE)
+        data[start : start + PAGE] = chance.choice([bytes(PAGE), chance.randbytes(PAGE)])
+    database.write_bytes(data)
+    before = {path: path.read_bytes() for path in photos.folder.iterdir()}
+    done = many.repair()
+    assert {path: path.read_bytes() for path in photos.folder.iterdir()} == before
+    if done.saved:
+        assert saved_files(many) == {"before-repair-1": bytes(data)}
+    assert values(many).items() <= right.items()
+    many.index(photos)
+    assert many.check() == []
+    assert values(many) == right
+
+
+@pytest.mark.parametrize("data", [b"", b"no library at all" * 300, bytes(9000)])
+def test_row_16_a_file_of_which_nothing_is_left(many, photos, data):
+    """Row 16: an empty library takes its place, the old one is kept, the next run indexes anew."""
+    (many.folder / "library.db").write_bytes(data)
+    assert len(many.check()) == 1
+    with pytest.raises(LibraryDamaged, match="have mmsearch repair keep what can still be read"):
+        many.query("red")
+    done = many.repair()
+    assert "then run mmsearch index with your folders: some may be forgotten" in done.steps
+    assert saved_files(many) == {"before-repair-1": data}
+    assert many.index(photos).added == 61
+    assert many.check() == []
+
+
+def test_what_a_log_holds_is_saved(many, tmp_path):
+    """A damaged library whose last commit stands in the log alone: the log is read as well."""
+    with Catalog.open(many.folder / "library.db", write=True) as catalog:
+        with catalog.transaction():
+            catalog.put_setting("written", "late")
+        shutil.copytree(many.folder, tmp_path / "copied")
+    (tmp_path / "copied" / "library.db-shm").unlink()
+    folder = tmp_path / "copied"
+    data = bytearray((folder / "library.db").read_bytes())
+    at = data.rindex(b"a caption that counts")
+    data[at : at + 9] = b"\xff" * 9
+    (folder / "library.db").write_bytes(data)
+    with mmsearch.open_library(folder, workers=1) as copied:
+        assert copied.repair().saved
+        assert copied.check() == []
+    assert (
+        not (folder / "library.db-wal").exists() or not (folder / "library.db-wal").stat().st_size
+    )
+    with Catalog.open(folder / "library.db") as catalog:
+        assert catalog.setting("written") == "late"
+
+
+def test_nothing_is_changed_without_a_yes(many):
+    """A plan that is not approved, and a dry run, leave every byte."""
+    run(many, DAMAGE["a vector"])
+    before = {path: path.read_bytes() for path in many.folder.rglob("*") if path.is_file()}
+    plans = []
+    assert many.repair(plans.append).saved is None
+    assert many.repair(dry_run=True).steps == plans[0].steps
+    after = {path: path.read_bytes() for path in many.folder.rglob("*") if path.is_file()}
+    (lock,) = (path for path in before if path.name == "LOCK")
+    del before[lock], after[lock]
+    for ending in ("-wal", "-shm"):
+        before.pop(many.folder / f"library.db{ending}", None)
+        after.pop(many.folder / f"library.db{ending}", None)
+    assert after == before
+
+
+def test_gone_files_that_are_damaged_are_forgotten(many, photos):
+    """What is gone cannot be read again."""
+    (photos / "05.png").unlink()
+    many.index(photos)
+    assert many.status()["gone"] == 1
+    many.close()
+    run(many, "DELETE FROM vectors WHERE content_id = (SELECT content_id FROM files WHERE gone_at)")
+    assert many.repair().again == []
+    assert (many.status()["gone"], many.check()) == (0, [])
+
+
+def test_ids_are_not_given_twice(many):
+    """The highest id that was ever given is remembered: a lagging cache cannot mistake a row."""
+    many.forget([hit.path for hit in many.query("red", all=True, k=50)])
+    many.close()
+    highest = run(many, "SELECT name, seq FROM sqlite_sequence ORDER BY name")
+    run(many, DAMAGE["a vector"])
+    many.repair()
+    many.close()
+    assert run(many, "SELECT name, seq FROM sqlite_sequence ORDER BY name") == highest
+
+
+def test_beside_a_writer_and_without_a_library(many, tmp_path):
+    """A writer's library is not repaired under its hands; where nothing is, nothing is made."""
+    with WriterLock(many.folder / "LOCK"), pytest.raises(LibraryLocked, match="is locked by pid"):
+        many.repair()
+    with mmsearch.open_library(tmp_path / "none") as none, pytest.raises(LibraryMissing):
+        none.repair()
+    assert not (tmp_path / "none").exists()
