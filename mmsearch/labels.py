@@ -136,10 +136,15 @@ def ask_for(
     """
     parts = []
     for label, own in vocabulary.items():
-        usual = ("{}",) if _FOREIGN.search(label) else TEMPLATES[modality]
-        said = list(own) or [_filled(template, label) for template in templates or usual]
+        said = list(own) or prompts(label, modality, templates)
         parts.append([Term(Modality.TEXT, prompt) for prompt in said])
     return ask(parts, encoder)
+
+
+def prompts(label: str, modality: Modality, templates: Sequence[str] = ()) -> list[str]:
+    """The sentences that stand for a label which brings none of its own."""
+    usual = ("{}",) if _FOREIGN.search(label) else TEMPLATES[modality]
+    return [_filled(template, label) for template in templates or usual]
 
 
 def class_rows(

@@ -59,19 +59,13 @@ def average_precision(scores: Floats, relevant: Booleans) -> float:
 
     scores, relevant: (items,). Among equal scores the irrelevant come first.
     """
-    _same_shape(scores, relevant)
-    if not relevant.any():
-        return 0.0
-    hit = _in_order(scores, relevant)
-    precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
-    return float(precision[hit].mean())
+    return float(average_precisions(in_order(scores[None], relevant[None]))[0])
 
 
 def mean_average_precision(scores: Floats, relevant: Booleans) -> float:
     """The mean of ``average_precision`` over queries. scores, relevant: (queries, items)."""
-    _same_shape(scores, relevant)
     _some(scores)
-    return float(np.mean([average_precision(s, r) for s, r in zip(scores, relevant, strict=True)]))
+    return float(average_precisions(in_order(scores, relevant)).mean())
 
 
 def precision_at_k(scores: Floats, relevant: Booleans, k: int) -> float:
@@ -80,10 +74,47 @@ def precision_at_k(scores: Floats, relevant: Booleans, k: int) -> float:
     scores, relevant: (queries, items), at least k items. Among equal scores the irrelevant come
     first.
     """
-    _same_shape(scores, relevant)
     _some(scores)
-    firsts = [_in_order(s, r)[:k] for s, r in zip(scores, relevant, strict=True)]
-    return float(np.mean(firsts))
+    return float(in_order(scores, relevant)[:, :k].mean())
+
+
+def in_order(scores: Floats, relevant: Booleans) -> Booleans:
+    """Relevance by descending score, the irrelevant first among equals: (queries, items)."""
+    _same_shape(scores, relevant)
+    order = np.lexsort((relevant, -_worst_for(scores, relevant)))
+    ordered: Booleans = np.take_along_axis(relevant, order, axis=-1)
+    return ordered
+
+
+def ranks_in(ordered: Booleans) -> Ranks:
+    """The rank of each query's first relevant item; one more than there are items for none.
+
+    ordered: (queries, items) relevance, best first, as ``in_order`` gives it.
+    """
+    some = ordered.any(axis=1)
+    ranks: Ranks = np.where(some, ordered.argmax(axis=1) + 1, ordered.shape[1] + 1)
+    return ranks
+
+
+def average_precisions(ordered: Booleans) -> Floats:
+    """``average_precision`` of each query: (queries, items), best first, to (queries,)."""
+    precision = np.cumsum(ordered, axis=1) / np.arange(1, ordered.shape[1] + 1)
+    counts = ordered.sum(axis=1)
+    found: Floats = (precision * ordered).sum(axis=1) / np.maximum(counts, 1)
+    return found
+
+
+def ndcgs(ordered: Booleans, totals: npt.NDArray[np.integer], k: int) -> Floats:
+    """``ndcg_at_k`` of each query whose relevant items all gain 1; 0.0 where none is relevant.
+
+    ordered: (queries, items), best first, at least the first k of them where there are more;
+    totals: (queries,) how many items are relevant in all. Returns (queries,).
+    """
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))
+    best = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(totals, k)]
+    gained = (ordered[:, :k] * discounts[: ordered.shape[1]]).sum(axis=1)
+    found: Floats = np.divide(gained, best, out=np.zeros(len(ordered)), where=best > 0)
+    return found
 
 
 def ndcg_at_k(scores: Floats, gains: Floats, k: int) -> float:
@@ -152,12 +183,6 @@ def precision_recall_f1(predicted: Booleans, actual: Booleans) -> tuple[float, f
 def _worst_for(scores: Floats, relevant: Booleans) -> Floats:
     """Scores with each NaN replaced by what counts against us."""
     return np.where(np.isnan(scores), np.where(relevant, -np.inf, np.inf), scores)
-
-
-def _in_order(scores: Floats, relevant: Booleans) -> Booleans:
-    """Relevance by descending score, the irrelevant first among equals."""
-    ordered: Booleans = relevant[np.lexsort((relevant, -_worst_for(scores, relevant)))]
-    return ordered
 
 
 def _same_shape(scores: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) -> None:

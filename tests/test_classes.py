@@ -116,7 +116,7 @@ def test_other_data_is_refused(tmp_path):
 @pytest.fixture
 def coloured(tmp_path, encoder, monkeypatch):
     """Folders named after colours, of pictures in colours near them and far from them."""
-    monkeypatch.setattr(evaluation, "open_encoder", lambda name: encoder)
+    monkeypatch.setattr(evaluation.classed, "open_encoder", lambda name: encoder)
     generator = np.random.default_rng(5)
     rows, own = [], []
     names = sorted(name for name in COLOURS if name not in ("black", "orange"))

@@ -7,7 +7,13 @@ import signal
 import sys
 from typing import NoReturn
 
-from mmsearch.cli import indexing, searching, training, upkeep  # noqa: F401  they bring commands
+from mmsearch.cli import (  # noqa: F401  they bring their commands
+    indexing,
+    measuring,
+    searching,
+    training,
+    upkeep,
+)
 from mmsearch.cli.app import app
 from mmsearch.errors import MmsearchError, UsageError
 

@@ -24,7 +24,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-bench = typer.Typer(help="Measure a model.", no_args_is_help=True, rich_markup_mode=None)
+bench = typer.Typer(
+    help="Measure a model, a library, this machine.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(bench, name="bench")
 
 

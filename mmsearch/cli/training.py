@@ -1,4 +1,4 @@
-"""Commands about a model: bench and train."""
+"""The command that trains a model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsearch.cli.app import app, bench, signals
-from mmsearch.cli.options import Json, Model
+from mmsearch.cli.app import app, signals
+from mmsearch.cli.options import Json
 from mmsearch.errors import MissingExtra
 from mmsearch.records import Modality
 
@@ -19,70 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mmsearch.training.train import Trained
-
-
-@bench.command()
-def recall(
-    data: Annotated[
-        Path, typer.Option("--data", metavar="DIR", help="Photos with captions: Flickr8k, COCO.")
-    ] = ...,  # type: ignore[assignment]
-    split: Annotated[str, typer.Option("--split", metavar="NAME", help="Which of them.")] = "test",
-    captions: Annotated[
-        Path | None,
-        typer.Option("--captions", metavar="FILE", help="Other captions of the same photos."),
-    ] = None,
-    model: Model = None,
-    json: Json = False,
-) -> None:
-    """Print how often captions find their photo, and photos one of their captions.
-
-    Recall at 1, 5 and 10, from 0 to 1: by exact search over the raw embeddings, and as a
-    library answers. mmsearch/datasets/captions.py says how DIR may look.
-    """
-    from mmsearch.evaluation import measure_recall
-    from mmsearch.printing import note, print_json, print_recall
-    from mmsearch.settings import load_settings
-
-    name = load_settings(model=model).model
-    found = measure_recall(data, split, captions=captions, model=name, note=note)
-    if json:
-        print_json(found)
-    else:
-        print_recall(found)
-
-
-@bench.command()
-def labels(
-    data: Annotated[
-        Path,
-        typer.Option(
-            "--data", metavar="DIR", help="Files with classes: a folder for each, ESC-50; or a zip."
-        ),
-    ] = ...,  # type: ignore[assignment]
-    split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which of them; default: all.")
-    ] = None,
-    template: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TEXT", help='Such as "a photo of a {}"; several are averaged.'),
-    ] = None,
-    model: Model = None,
-    json: Json = False,
-) -> None:
-    """Print how often the name of a file's class is the label that fits it best.
-
-    Top-1 accuracy and macro F1, from 0 to 1. mmsearch/datasets/classes.py says how DIR may look.
-    """
-    from mmsearch.evaluation import measure_labels
-    from mmsearch.printing import note, print_json, print_labelling
-    from mmsearch.settings import load_settings
-
-    name = load_settings(model=model).model
-    found = measure_labels(data, split, templates=template or (), model=name, note=note)
-    if json:
-        print_json(found)
-    else:
-        print_labelling(found)
 
 
 @app.command()

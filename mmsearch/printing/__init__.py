@@ -2,15 +2,10 @@
 
 from mmsearch.printing.answers import Format, print_hits, print_many
 from mmsearch.printing.labels import print_labelling, print_labels
+from mmsearch.printing.measures import print_recall
 from mmsearch.printing.meters import Meter, TrainingMeter
 from mmsearch.printing.plain import note, print_json
-from mmsearch.printing.reports import (
-    print_failures,
-    print_plan,
-    print_recall,
-    print_report,
-    print_trained,
-)
+from mmsearch.printing.reports import print_failures, print_plan, print_report, print_trained
 
 __all__ = [
     "Format",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmsearch.files import display
 from mmsearch.printing.plain import note
@@ -52,17 +52,6 @@ def print_plan(plan: Repaired) -> None:
     print("\nto be done:")
     for step in plan.steps:
         print(f"- {step}")
-
-
-def print_recall(found: dict[str, Any]) -> None:
-    """Print what `mmsearch bench recall` found."""
-    counts = f"{found['photos']:,} photos, {found['captions']:,} captions, {found['split']}"
-    print(f"{found['model']} ({found['fingerprint'][:8]}) on {counts}")
-    print(f"{'':24}    R@1    R@5   R@10")
-    for place, recalls in (("embeddings", found), ("a library", found["search"])):
-        for direction in ("text_to_image", "image_to_text"):
-            shown = " ".join(f"{value:6.3f}" for value in recalls[direction].values())
-            print(f"{direction.replace('_', ' ')}, {place:10} {shown}")
 
 
 def print_trained(trained: Trained) -> None:

@@ -1,0 +1,110 @@
+"""Commands that measure: bench recall, labels, speed and self."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmsearch.cli.app import bench
+from mmsearch.cli.options import Json, Model
+
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write the result as JSON, too.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of every draw.")]
+
+
+@bench.command()
+def recall(
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Files with captions or classes: folder, list, tar.",
+        ),
+    ] = ...,  # type: ignore[assignment]
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which of them; default: test, of classes all."),
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option("--captions", metavar="FILE", help="Other captions of the same files."),
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(metavar="N", help="Also the mean over so many parts, as COCO's five.")
+    ] = 0,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Only so many files, drawn by the seed.")
+    ] = None,
+    seed: Seed = 0,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Go without the files that are not there.")
+    ] = False,
+    model: Model = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Print how often captions find their file, files their captions, and classes each other.
+
+    By exact search over the raw embeddings, and as a library answers; ties count against us.
+    mmsearch/datasets/captions.py and classes.py say how DIR may look.
+    """
+    from mmsearch.evaluation import measure_recall
+    from mmsearch.printing import note, print_recall
+    from mmsearch.settings import load_settings
+
+    name = load_settings(model=model).model
+    found = measure_recall(
+        data, split, captions=captions, model=name, folds=folds, limit=limit, seed=seed,
+        skip_missing=skip_missing, note=note,
+    )  # fmt: skip
+    _print(found, print_recall, out, json)
+
+
+@bench.command()
+def labels(
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", metavar="DIR", help="Files with classes: a folder for each, ESC-50; or a zip."
+        ),
+    ] = ...,  # type: ignore[assignment]
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which of them; default: all.")
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help='Such as "a photo of a {}"; several are averaged.'),
+    ] = None,
+    model: Model = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Print how often the name of a file's class is the label that fits it best.
+
+    Top-1 accuracy and macro F1, from 0 to 1. mmsearch/datasets/classes.py says how DIR may look.
+    """
+    from mmsearch.evaluation import measure_labels
+    from mmsearch.printing import note, print_labelling
+    from mmsearch.settings import load_settings
+
+    name = load_settings(model=model).model
+    found = measure_labels(data, split, templates=template or (), model=name, note=note)
+    _print(found, print_labelling, out, json)
+
+
+def _print(found: dict[str, Any], table: Any, out: Path | None, json: bool) -> None:
+    from mmsearch.printing import print_json
+
+    if out is not None:
+        from json import dumps
+
+        out.write_text(dumps(found, indent=1) + "\n", encoding="utf-8")
+    if json:
+        print_json(found)
+    else:
+        table(found)

@@ -1,0 +1,60 @@
+"""What was measured, as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_COLUMNS = (
+    ("recall@1", "R@1"), ("recall@5", "R@5"), ("recall@10", "R@10"), ("median_rank", "median"),
+    ("mrr", "MRR"), ("ndcg@10", "nDCG@10"), ("map", "mAP"),
+)  # fmt: skip
+_PLACES = {
+    "embeddings": "exact search, raw embeddings",
+    "library_vectors": "a library, vectors alone",
+    "library": "a library, as it answers",
+}
+_HYBRID = {"vectors": "vectors alone", "words": "words alone", "both": "both, as it answers"}
+_WIDTH = 32
+
+
+def print_recall(found: dict[str, Any]) -> None:
+    """Print what `mmsearch bench recall` found."""
+    what = "classes" if "classes" in found else "captions"
+    counts = f"{found['files']:,} files, {found[what]:,} {what}, {found['split'] or 'all'}"
+    print(f"{found['model']} ({found['fingerprint'][:8]}) on {counts}")
+    if found.get("missing"):
+        print(f"{found['missing']:,} files of the set are not there: they are not in any figure")
+    print(f"{'':{_WIDTH}}" + "".join(f"{name:>8}" for _, name in _COLUMNS))
+    for direction, measures in found["measures"].items():
+        print(f"{_named(direction)}: {measures['queries']:,} of {measures['items']:,}")
+        for key, place in _PLACES.items():
+            if key in measures:
+                _row(place, measures[key])
+    if folds := found.get("folds"):
+        for direction in found["measures"]:
+            kind = direction.replace("text", "").replace("_to_", "")
+            size = f"{folds['count']} folds of {folds[f'{kind}_files']:,}"
+            print(f"{_named(direction)}, mean of {size}")
+            _row(_PLACES["embeddings"], folds[direction])
+    for direction, hybrid in found.get("hybrid", {}).items():
+        told = f"a caption beside {hybrid['captioned']:,} of {hybrid['files']:,} files"
+        print(f"{_named(direction)}, another caption asked: {told}")
+        for key, way in _HYBRID.items():
+            _row(way, hybrid[key])
+    if zero := found.get("zero_shot"):
+        accuracy, f1 = zero["accuracy"], zero["macro_f1"]
+        print(f"zero-shot labels: accuracy {accuracy:.3f}, macro F1 {f1:.3f}")
+
+
+def _named(direction: str) -> str:
+    return direction.replace("_to_", " → ")
+
+
+def _row(place: str, measures: dict[str, float]) -> None:
+    """A line of figures; a list of ten tells no median, no mAP, and of the MRR its first ten."""
+    cells = []
+    for key, _ in _COLUMNS:
+        value = measures.get(key, measures.get(f"{key}@10"))
+        form = "8.1f" if key == "median_rank" else "8.3f"
+        cells.append(f"{'-':>8}" if value is None else f"{value:{form}}")
+    print(f"  {place:{_WIDTH - 2}}" + "".join(cells))
