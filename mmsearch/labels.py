@@ -32,7 +32,7 @@ from mmsearch.encoders import Encoder
 from mmsearch.errors import UsageError
 from mmsearch.files import describe, display, well_formed
 from mmsearch.language import Term
-from mmsearch.records import Label, Modality
+from mmsearch.records import Kind, Label, Modality
 from mmsearch.relevance import Calibrator
 
 if TYPE_CHECKING:
@@ -217,9 +217,10 @@ def _calibrated(
     contents, firsts = np.unique(owners, return_index=True)
     relevances = np.zeros(columns.shape)
     several = max(_SHARES // len(vectors), 1)
+    group = space.groups()[Kind[kind.name]]
     for start in range(0, len(asked), several):
         some = asked[start : start + several]
-        scored = space.scores(np.stack([one.vector for one in some]), np.sort(vectors))
+        scored = group.all(np.stack([one.vector for one in some]), np.sort(vectors))
         at = np.searchsorted(scored.ids, vectors)
         for label, (one, scores) in enumerate(zip(some, scored.scores, strict=True), start):
             having = columns == label  # (n, top), at most one in a row

@@ -157,6 +157,11 @@ class Rows:
     kinds: Kinds
     hubness: Scores
 
+    def of(self, kind: Kind) -> Rows:
+        """Those of one kind."""
+        mine = self.kinds == kind
+        return Rows(self.ids[mine], self.vectors[mine], self.kinds[mine], self.hubness[mine])
+
 
 @dataclass(frozen=True, slots=True)
 class Item:

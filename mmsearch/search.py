@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from mmsearch.answers import Answer, Hybrid, Question, answer, score
+from mmsearch.answers import Answer, Hybrid, Question, answer
 from mmsearch.catalog import Catalog
 from mmsearch.embedding import ask
 from mmsearch.encoders import Encoder
@@ -19,13 +20,13 @@ from mmsearch.hits import Hits, arranged
 from mmsearch.language import Query, checked, remarks, terms_of
 from mmsearch.records import Hit, Modality, Sort
 from mmsearch.relevance import Calibrator
-from mmsearch.space import Scored, Space
+from mmsearch.space import Space
 
 if TYPE_CHECKING:
     from mmsearch.filters import Filter
     from mmsearch.records import Vectors
 
-_AT_ONCE = 32  # queries encoded together and multiplied with every vector at a time
+_AT_ONCE = 256  # terms encoded, and looked for, together
 _MOST = 2**31  # answers: more than any library has items
 
 
@@ -121,13 +122,18 @@ class Search:
         """The answers to each query, in order. Raises UsageError, LoadError, LibraryDamaged."""
         for query in queries:
             checked(query)
-        for first in range(0, len(queries), _AT_ONCE):
-            questions = self._questions(queries[first : first + _AT_ONCE])
-            with self._catalog.snapshot():
-                scored = score(self._space, questions)
-                found = [self._hits(*pair) for pair in zip(questions, scored, strict=True)]
-            for question, hits in zip(questions, found, strict=True):
-                yield self._told(question, hits)
+        batches = _batches(queries)
+        with ThreadPoolExecutor(1) as beside:  # what is asked next is encoded meanwhile
+            coming = beside.submit(self._questions, batches[0]) if batches else None
+            for following in [*batches[1:], None]:
+                if coming is None:
+                    return
+                questions = coming.result()
+                coming = beside.submit(self._questions, following) if following else None
+                with self._catalog.snapshot():
+                    found = self._hits(questions)
+                for question, hits in zip(questions, found, strict=True):
+                    yield self._told(question, hits)
 
     def _questions(self, queries: Sequence[Query]) -> list[Question]:
         how = self._how
@@ -145,42 +151,42 @@ class Search:
                 question.asked.update((leaf, next(asked)) for leaf in question.leaves)
         return questions
 
-    def _hits(self, question: Question, scored: Scored | None) -> list[Hit]:
-        """The k best hits, those of one thing folded together where that is wanted."""
+    def _hits(self, questions: Sequence[Question]) -> list[list[Hit]]:
+        """The k best hits of each, those of one thing folded together where that is wanted."""
         how = self._how
+        if not how.group_duplicates:
+            return self._found(questions, how.k)
+        from mmsearch.duplicates import grouped
 
-        def find(count: int) -> list[Hit]:
-            return self._found(question, scored, count)
+        def hits(question: Question) -> list[Hit]:
+            return grouped(lambda n: self._found([question], n)[0], self._rows, how.k)
 
-        if how.group_duplicates:
-            from mmsearch.duplicates import grouped
+        return [hits(question) for question in questions]
 
-            hits = grouped(find, self._rows, how.k)
-        else:
-            hits = find(how.k)
-        return hits
-
-    def _found(self, question: Question, scored: Scored | None, count: int) -> list[Hit]:
+    def _found(self, questions: Sequence[Question], count: int) -> list[list[Hit]]:
         how = self._how
         many = min(count, _MOST) + len(how.exclude)
-        found = answer(self._catalog, self._space, question, scored, many, self._calibrator)
-        items = {one.id: one for one in self._catalog.items_of([one.item_id for one in found])}
-        kept = self._cut([one for one in found if str(items[one.item_id].path) not in how.exclude])[
-            :count
+        answers = answer(self._catalog, self._space, questions, many, self._calibrator)
+        ids = sorted({one.item_id for found in answers for one in found})
+        items = {item.id: item for item in self._catalog.items_of(ids)}
+        kept = [
+            self._cut([one for one in found if str(items[one.item_id].path) not in how.exclude])[
+                :count
+            ]
+            for found in answers
         ]
-        details = self._catalog.details([one.item_id for one in kept])
-        captions = self._catalog.captions_of([one.item_id for one in kept])
-        hits = []
-        for rank, one in enumerate(kept, start=1):
+        ids = sorted({one.item_id for found in kept for one in found})
+        details, captions = self._catalog.details(ids), self._catalog.captions_of(ids)
+
+        def hit(rank: int, one: Answer) -> Hit:
             item, detail = items[one.item_id], details[one.item_id]
             said = tuple(caption.text for caption in captions.get(item.id, ()))
-            hits.append(
-                Hit(
-                    rank, one.score, one.relevance, item.path, item.modality, item.id, item.start,
-                    item.end, detail.text, said, detail.taken,
-                )
+            return Hit(
+                rank, one.score, one.relevance, item.path, item.modality, item.id, item.start,
+                item.end, detail.text, said, detail.taken,
             )  # fmt: skip
-        return hits
+
+        return [[hit(rank, one) for rank, one in enumerate(found, start=1)] for found in kept]
 
     def _cut(self, found: list[Answer]) -> list[Answer]:
         """Without what is not relevant enough; what has no relevance is always kept."""
@@ -208,11 +214,25 @@ class Search:
     def _rows(self, item_ids: Sequence[int]) -> dict[int, tuple[int, Vectors]]:
         """By item, its content and its (dim,) unit row, as far as it has one."""
         details = self._catalog.details(item_ids)
-        own = self._catalog.vectors_of_items(self._space.id, item_ids)
-        ids, rows = self._catalog.vectors_of(sorted(set(own.values())))
+        items, own = self._catalog.vectors_of_items(self._space.id, item_ids)
+        ids, rows = self._catalog.vectors_of(sorted(set(own.tolist())))
         row_of = dict(zip(ids.tolist(), rows, strict=True))
         return {
             item: (details[item].content_id, row_of[vector])
-            for item, vector in own.items()
+            for item, vector in zip(items.tolist(), own.tolist(), strict=True)
             if vector in row_of
         }
+
+
+def _batches(queries: Sequence[Query]) -> list[list[Query]]:
+    """These in order, as many together as have _AT_ONCE terms."""
+    batches: list[list[Query]] = []
+    terms = _AT_ONCE
+    for query in queries:
+        count = len(terms_of(query))
+        if terms + count > _AT_ONCE:
+            batches.append([])
+            terms = 0
+        batches[-1].append(query)
+        terms += count
+    return batches

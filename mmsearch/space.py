@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsearch.catalog import Catalog, Standing
+from mmsearch.catalog import Catalog, Phrases, Standing
 from mmsearch.durable import storage_error
 from mmsearch.errors import LibraryDamaged
-from mmsearch.vectors import VectorStore, open_store
+from mmsearch.groups import Group
+from mmsearch.records import Kind
 from mmsearch.vectors.matrix import Matrix, hash_file, open_matrix, write_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmsearch.filters import Filter
-    from mmsearch.records import Ids, Kind, Kinds, Scores, Vectors
+    from mmsearch.records import Ids, Rows, Scores, Vectors
 
 # A cache is written anew when more than this share of its rows is missing or dead:
 # until then the fresh rows are searched beside it, exactly.
 STALE_SHARE = 0.05
-
-_BACKGROUND = 4096  # vectors that a query's hits are compared with
 
 _FILTERS = 8  # whose items are remembered until the catalog changes
 
@@ -42,18 +41,6 @@ class CacheState:
     problem: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Vectors with their scores: (n,) ids rising, (t, n) inner products with t unit rows, and
-    of each what it stands for and its hubness.
-    """
-
-    ids: Ids
-    scores: Scores
-    kinds: Kinds
-    hubness: Scores
-
-
 class Space:
     """The vectors of one encoder in one library."""
 
@@ -61,49 +48,43 @@ class Space:
         self.id, self.encoder_name, self.fingerprint, self.dim = row
         self._catalog = catalog
         self._cache = cache
-        self._store: VectorStore | None = None
-        self._asked = 0  # queries since the store was made
+        self._groups: dict[Kind, Group] = {}
+        self._asked = 0  # queries since these were read
         self._standing: dict[Filter | None, Standing] = {}
-        self._version = -1  # of the catalog when the store was made
+        self._version = -1  # of the catalog when they were read
+        self.phrases = Phrases()  # that were asked for since then
         self.problem: str | None = None  # why the cache is not used
 
     # -- reading -----------------------------------------------------------------------
 
-    def scores(self, queries: Vectors, among: Ids | None = None) -> Scored:
-        """The scores of (t, dim) unit rows with every vector, or with those `among` them."""
+    def groups(self) -> dict[Kind, Group]:
+        """The vectors by what they stand for, as of this snapshot of the catalog."""
         with self._catalog.snapshot():
-            store = self._refreshed()
-            ids, scores = store.scores(queries, among)
-        whole = len(ids) == len(self._ids)
-        at: Any = slice(None) if whole else np.searchsorted(self._ids, ids)
-        return Scored(ids, scores, self._kinds[at], self._hubness[at])
-
-    def background(self, queries: Vectors, kind: Kind) -> Scored:
-        """The scores of (t, dim) unit rows with some vectors of one kind, evenly chosen, whatever
-        the filter.
-        """
-        with self._catalog.snapshot():
-            self._refreshed()
-            return self.scores(queries, evenly(self._ids[self._kinds == kind]))
+            version = self._catalog.data_version()
+            if version != self._version:
+                # hidden rows may be back, so a changed catalog begins with new stores over the map
+                self._groups = self._read()
+                self._version = version
+                self._asked = 0
+                self._standing.clear()
+                self.phrases = Phrases()
+            return self._groups
 
     def exact(self, queries: Vectors, ids: Sequence[int]) -> tuple[Ids, Scores]:
         """(m,) ids and (t, m) scores of vectors from the catalog itself, each checked.
 
-        Those that are no longer there are left out. Equal vectors have equal scores wherever
-        they lie: the products are taken row by row. Raises LibraryDamaged.
+        Those that are no longer there are left out. Raises LibraryDamaged.
         """
         found, rows = self._catalog.vectors_of(ids)
-        if not len(found):
-            return found, np.empty((len(queries), 0), np.float32)
-        return found, np.stack([(rows * query).sum(axis=1) for query in queries])
+        return found, products(queries, rows)
 
-    def standing(self, filter: Filter | None) -> Catalog | Standing:
+    def standing(self, filter: Filter | None, asked: int = 1) -> Catalog | Standing:
         """Where to look up what vectors stand for: for a first query without a filter in the
-        catalog, else in what is kept of it in memory until it changes.
+        catalog, else in what is kept of it in memory until it changes. `asked` questions are.
         """
         with self._catalog.snapshot():
-            self._refreshed()
-            self._asked += 1
+            self.groups()
+            self._asked += asked
             if filter is None and self._asked == 1:
                 return self._catalog
             if filter not in self._standing:
@@ -112,36 +93,19 @@ class Space:
                 self._standing[filter] = self._catalog.standing(self.id, filter)
             return self._standing[filter]
 
-    def among(self, filter: Filter | None) -> Ids | None:
-        """The vectors of what a filter lets through, and of its captions; None: all."""
-        standing = self.standing(filter) if filter is not None else None
-        return standing.vectors if isinstance(standing, Standing) else None
-
-    def hide(self, ids: Sequence[int]) -> None:
-        """Leave these out of searches until the catalog changes: they stand for no item now."""
-        if self._store is not None:
-            self._store.remove(np.array(ids, np.int64))
-
-    def _refreshed(self) -> VectorStore:
-        """The store as of this snapshot of the catalog."""
-        version = self._catalog.data_version()
-        if self._store is not None and version == self._version:
-            return self._store
-        # hidden rows may be back, so a changed catalog begins with a new store over the map
+    def _read(self) -> dict[Kind, Group]:
         record = self._record()
         matrix = self._open(record) if record else None
-        store = open_store("auto", self.dim, matrix)
-        blocks = [matrix.rows] if matrix else []
+        fresh: dict[Kind, list[Rows]] = {}
         for rows in self._catalog.vectors_after(self.id, matrix.last_id if matrix else 0):
-            store.add(rows.ids, rows.vectors)
-            blocks.append(rows)
-        self._ids = np.concatenate([np.empty(0, np.int64), *(rows.ids for rows in blocks)])
-        self._kinds = np.concatenate([np.empty(0, np.uint8), *(rows.kinds for rows in blocks)])
-        self._hubness = np.concatenate([np.empty(0, np.float32), *(r.hubness for r in blocks)])
-        self._store, self._version = store, version
-        self._asked = 0
-        self._standing.clear()
-        return store
+            for kind in map(Kind, np.unique(rows.kinds).tolist()):
+                fresh.setdefault(kind, []).append(rows.of(kind))
+        groups = {}
+        for kind in Kind:
+            base = matrix.of(kind) if matrix else None
+            if base is not None or kind in fresh:
+                groups[kind] = Group(self.dim, base, fresh.get(kind, []))
+        return groups
 
     def _record(self) -> dict[str, Any] | None:
         """The record of the matrix file, if it says what is so."""
@@ -187,21 +151,13 @@ class Space:
         if hash_file(matrix.path) != record["sha256"]:
             self.problem = f"{matrix.path} is not what was written"
             return
-        there = matrix.rows
-        for rows in self._catalog.vectors_after(self.id, 0):
-            old = rows.ids <= matrix.last_id
-            at = np.searchsorted(there.ids, rows.ids[old]).clip(max=max(len(there.ids) - 1, 0))
-            if not len(at):
-                continue
-            pairs = (
-                (there.ids, rows.ids),
-                (there.vectors, rows.vectors),
-                (there.kinds, rows.kinds),
-                (there.hubness, rows.hubness),
-            )
-            if not all(np.array_equal(mine[at], theirs[old]) for mine, theirs in pairs):
-                self.problem = f"{matrix.path} has other vectors than the catalog"
-                return
+        for kind in Kind:
+            base = matrix.of(kind)
+            for rows in self._catalog.vectors_after(self.id, 0, kind):
+                old = rows.ids <= matrix.last_id
+                if old.any() and not (base and _same(base.rows, rows, old)):
+                    self.problem = f"{matrix.path} has other vectors than the catalog"
+                    return
 
     def write_cache(self, *, always: bool = False) -> bool:
         """Write the matrix file anew when too much of it is stale; True when it was written.
@@ -221,7 +177,11 @@ class Space:
         path = str(self._cache / name)
         try:
             self._cache.mkdir(mode=0o700, exist_ok=True)
-            blocks = self._catalog.vectors_after(self.id, 0)
+            blocks = (
+                rows
+                for kind in self._catalog.kinds_of_vectors(self.id)
+                for rows in self._catalog.vectors_after(self.id, 0, kind)
+            )
             sha256 = write_matrix(
                 path, blocks, count, self.dim, generation, last_id, self.fingerprint
             )
@@ -260,9 +220,23 @@ class Space:
                     os.unlink(self._cache / name)
 
 
-def evenly(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """As many of these as are a background, from end to end."""
-    return numbers[:: -(-len(numbers) // _BACKGROUND) or 1]
+def products(queries: Vectors, rows: Vectors) -> Scores:
+    """(t, m) inner products, row by row: equal rows have equal ones wherever they lie."""
+    if not len(rows):
+        return np.empty((len(queries), 0), np.float32)
+    return np.stack([(rows * query).sum(axis=1) for query in queries])
+
+
+def _same(there: Rows, rows: Rows, old: NDArray[np.bool_]) -> bool:
+    """Whether those of the catalog's rows that are `old` are among these, as they are."""
+    at = np.searchsorted(there.ids, rows.ids[old]).clip(max=len(there.ids) - 1)
+    pairs = (
+        (there.ids, rows.ids),
+        (there.vectors, rows.vectors),
+        (there.kinds, rows.kinds),
+        (there.hubness, rows.hubness),
+    )
+    return all(np.array_equal(mine[at], theirs[old]) for mine, theirs in pairs)
 
 
 def _figures(path: str) -> dict[str, int]:

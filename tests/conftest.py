@@ -280,6 +280,9 @@ def items_by_words(catalog, texts, k=100, **options):
 
 def matched(catalog, vector_ids, *options):
     """(vector id, item) of what these vectors stand for."""
-    matches = catalog.matches(list(vector_ids), *options)
-    items = {item.id: item for item in catalog.items_of([match.item_id for match in matches])}
-    return [(match.vector_id, items[match.item_id]) for match in matches]
+    found = catalog.matches(vector_ids, *options)
+    items = {item.id: item for item in catalog.items_of(found.items)}
+    return [
+        (vector, items[item])
+        for vector, item in zip(found.vectors.tolist(), found.items.tolist(), strict=True)
+    ]

@@ -365,14 +365,14 @@ def test_a_moved_file_keeps_its_ids(catalog):
     with catalog.transaction():
         put(catalog, b"/p/a.png", (0, 1, 0))
         put(catalog, b"/q/b.png", (1, 0, 0))
-    [before] = catalog.matches([1])
+    before = matched(catalog, [1])[0][1]
     [id] = catalog.files_below(b"/p/a.png")
     with catalog.transaction():
         catalog.move_file(id, b"/q/b.png", (1, 2, 3))
-    [after] = catalog.matches([1])
-    assert after == before
+    after = matched(catalog, [1])[0][1]
+    assert (after.id, after.modality) == (before.id, before.modality)
     assert [os.fsencode(item.path) for _, item in matched(catalog, [1])] == [b"/q/b.png"]
-    assert catalog.matches([2]) == []
+    assert matched(catalog, [2]) == []
     assert vector_rows(catalog) == {1: [0, 1, 0]}
     assert catalog.known_files(b"/q")[b"b.png"].state == (1, 2, 3)
     assert catalog.known_files(b"/p") == {}
@@ -383,16 +383,16 @@ def test_a_gone_file_has_no_match_but_keeps_its_vector(catalog):
     with catalog.transaction():
         content_id = put(catalog, b"/p/a.png")
         catalog.put_file(b"/p/bad.png", STATE, reason=Reason.EMPTY, message="empty")
-    item = catalog.matches([1])[0].item_id
+    [item] = catalog.matches([1]).items
     with catalog.transaction():
         catalog.mark_gone(catalog.files_below(b"/p"))
-    assert catalog.matches([1]) == []
+    assert matched(catalog, [1]) == []
     assert (catalog.counts()["gone"], catalog.counts()["vectors"]) == (1, 1)
     assert len(catalog.files_below(b"/p")) == 1
     assert catalog.paths_of(content_id) == [(1, b"/p/a.png", True)]
     with catalog.transaction():
         catalog.put_file(b"/p/a.png", STATE, content_id=content_id)
-    assert [match.item_id for match in catalog.matches([1])] == [item]
+    assert catalog.matches([1]).items == [item]
 
 
 def test_failures_and_skips(catalog):
@@ -428,7 +428,7 @@ def test_many_ids_at_once(catalog):
     assert [path for _, path in catalog.paths_by_id(ids)] == [
         b"/p/%04d.png" % number for number in range(1300)
     ]
-    assert len(catalog.matches(list(range(1, 1301)))) == 1300
+    assert len(catalog.matches(range(1, 1301)).items) == 1300
     assert len(catalog.vectors_of(range(1, 1301))[0]) == 1300
     with catalog.transaction():
         catalog.drop_files(ids)

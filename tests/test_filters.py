@@ -21,10 +21,11 @@ import soundfile
 from conftest import matched, paint, unit
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import event
 
-from mmsearch.catalog import Catalog, Content
+from mmsearch.catalog import Catalog, Content, Standing
 from mmsearch.catalog.filters import COLUMNS, TEXTS
 from mmsearch.catalog.functions import distance, moment
 from mmsearch.errors import UsageError
@@ -45,6 +46,7 @@ from mmsearch.filters import (
     Or,
     parse_filter,
 )
+from mmsearch.records import Kind as Of
 from mmsearch.records import Modality
 
 WIDTH, HEIGHT, SIZE = FIELDS["width"], FIELDS["height"], FIELDS["size"]
@@ -641,12 +643,17 @@ def fits(value: object, tree: Compare) -> bool:
     return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
+def every_vector(standing: Standing) -> NDArray[np.int64]:
+    """Those of all kinds; each kind has them rising."""
+    kinds = [standing.vectors_of(kind) for kind in Of]
+    assert all(np.all(np.diff(ids) > 0) for ids in kinds)
+    return np.concatenate(kinds)
+
+
 def kept_by(catalog: Catalog, tree: Filter) -> set[bytes]:
     """The paths that the catalog keeps; asked in both of its ways."""
-    ids = catalog.standing(1, tree).vectors
+    ids, everything = (every_vector(catalog.standing(1, one)) for one in (tree, None))
     assert ids.dtype == np.int64
-    assert np.all(np.diff(ids) > 0)
-    everything = catalog.standing(1).vectors.tolist()
     matches = matched(catalog, everything, None, tree)
     assert {vector_id for vector_id, _ in matches} == set(ids.tolist())
     paths = [os.fsencode(item.path) for _, item in matches]

@@ -36,7 +36,7 @@ FLOORS = [
         "hubness",
     ],
     ["sidecars"],
-    ["datasets"],
+    ["datasets", "groups"],
     ["scan", "decoding", "space", "embedding", "fusion", "training", "thumbnails", "duplicates"],
     ["backgrounds", "checking", "backup"],
     ["ingest", "answers", "labels", "sheet", "explaining", "repairing"],

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mmsearch
-from mmsearch import answers
+from mmsearch.answers import answering
 from mmsearch.errors import UsageError
 from mmsearch.fusion import leaves, worth
 from mmsearch.language import said
@@ -106,8 +106,8 @@ def test_a_filter_chooses_what_is_scored(coloured):
 
 def test_a_filter_never_cuts_the_first_words(library, photos, monkeypatch):
     """Words that fit better outside of the filter do not take the place of those within."""
-    monkeypatch.setattr(answers, "_CANDIDATES", 2)
-    monkeypatch.setattr(answers, "_SPARE", 1)
+    monkeypatch.setattr(answering, "_CANDIDATES", 2)
+    monkeypatch.setattr(answering, "_SPARE", 1)
     names = [f"a/zebra {n}.png" for n in range(3)] + [f"b/{n}.png" for n in range(4)]
     for number, name in enumerate([*names, "b/zebra.png"]):
         photos.paint(name, "red", (8, 8 + number))

@@ -274,7 +274,7 @@ def test_the_layout_is_the_documented_one(tmp_path):
     ids, data, _ = make_matrix(path)
     raw = path.read_bytes()
     magic, version, dim, rows, generation, last_id, dtype, mark = HEADER.unpack_from(raw)
-    assert (magic, version, dim, rows) == (b"MMSMATRX", 2, DIM, 20)
+    assert (magic, version, dim, rows) == (b"MMSMATRX", 3, DIM, 20)
     assert (generation, last_id, dtype, mark.decode()) == (3, 77, b"float32\0", MARK)
     assert np.array_equal(np.frombuffer(raw, "<i8", 20, 4096), ids)
     assert np.array_equal(np.frombuffer(raw, "<f4", 20, 4096 + 160), ids / 8)
@@ -357,14 +357,14 @@ def test_row_20_sizes_that_overflow_are_refused(tmp_path, rows, dim):
     path = tmp_path / "a.matrix"
     make_matrix(path)
     raw = bytearray(path.read_bytes())
-    HEADER.pack_into(raw, 0, b"MMSMATRX", 2, dim, rows, 3, 77, b"float32\0", MARK.encode())
+    HEADER.pack_into(raw, 0, b"MMSMATRX", 3, dim, rows, 3, 77, b"float32\0", MARK.encode())
     path.write_bytes(raw)
     with pytest.raises(LibraryDamaged, match="does not fit its"):
         open_matrix(str(path))
 
 
 @pytest.mark.parametrize(
-    "field, value", [(0, b"MMSMATRY"), (1, 1), (1, 3), (2, 0), (2, DIM + 1), (6, b"float64\0")]
+    "field, value", [(0, b"MMSMATRY"), (1, 2), (1, 4), (2, 0), (2, DIM + 1), (6, b"float64\0")]
 )
 def test_row_19_another_kind_of_matrix_is_refused(tmp_path, field, value):
     """Rows 18 and 19: other magic, version, dim or number type."""

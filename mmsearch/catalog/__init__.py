@@ -3,8 +3,11 @@
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.contents import Content, Part
 from mmsearch.catalog.files import Known
+from mmsearch.catalog.keywords import Phrases
 from mmsearch.catalog.salvage import Salvaged
-from mmsearch.catalog.standing import Match, Standing
+from mmsearch.catalog.standing import Matches, Standing
 from mmsearch.catalog.tables import metadata
 
-__all__ = ["Catalog", "Content", "Known", "Match", "Part", "Salvaged", "Standing", "metadata"]
+__all__ = [
+    "Catalog", "Content", "Known", "Matches", "Part", "Phrases", "Salvaged", "Standing", "metadata",
+]  # fmt: skip

@@ -103,8 +103,10 @@ class Contents(Session):
             ]  # fmt: skip
             self._connection.execute(insert(parts), rows)
 
-    def vectors_after(self, space_id: int, last_id: int) -> Iterator[Rows]:
-        """The space's vectors with ids above `last_id`, rising, in blocks.
+    def vectors_after(
+        self, space_id: int, last_id: int, kind: Kind | None = None
+    ) -> Iterator[Rows]:
+        """The space's vectors with ids above `last_id`, rising, in blocks; of one kind, or all.
 
         Raises LibraryDamaged when a vector is not what was written.
         """
@@ -119,6 +121,10 @@ class Contents(Session):
             .order_by(vectors.c.id)
             .limit(_CHUNK)
         )  # fmt: skip
+        if kind is Kind.CAPTION:
+            query = query.where(contents.c.format == CAPTION)
+        elif kind is not None:
+            query = query.where(contents.c.modality == kind.modality, contents.c.format != CAPTION)
         while True:
             with self.snapshot():
                 rows = self._connection.execute(query.where(vectors.c.id > last_id)).all()
@@ -150,6 +156,14 @@ class Contents(Session):
         ids = np.array([row[0] for row in rows], np.int64)
         data = np.frombuffer(b"".join(row[1] for row in rows), "<f2")
         return ids, data.reshape(len(rows), -1).astype(np.float32)
+
+    def kinds_of_vectors(self, space_id: int) -> list[Kind]:
+        """What kinds of vectors a space has, in their order."""
+        query = select(contents.c.modality, contents.c.format == CAPTION).distinct()
+        query = query.join(vectors, vectors.c.content_id == contents.c.id)
+        with self.snapshot():
+            rows = self._connection.execute(query.where(vectors.c.space_id == space_id)).all()
+        return sorted({_kind(kind, CAPTION if said else "") for kind, said in rows})
 
     def count_vectors(self, space_id: int, after: int = 0) -> tuple[int, int]:
         """How many vectors of a space have an id above `after`, and the highest id."""

@@ -14,13 +14,15 @@ from sqlalchemy import Row, Select, bindparam, case, func, select
 
 from mmsearch.catalog import keywords
 from mmsearch.catalog.session import Session, member
-from mmsearch.catalog.standing import Match, Standing
+from mmsearch.catalog.standing import KINDS, Matches, Standing
 from mmsearch.catalog.tables import captions, contents, files, folders, items, vectors
 from mmsearch.records import Item, Modality
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mmsearch.filters import Filter
-    from mmsearch.records import Ids, Scores
+    from mmsearch.records import Ids, Kinds, Scores
 
 
 def _any_of(column: Any, name: str) -> Any:
@@ -31,17 +33,18 @@ def _any_of(column: Any, name: str) -> Any:
 # made once: building a statement costs a warm query more than running it
 _AMONG = _any_of(vectors.c.id, "ids")
 _THESE = _any_of(items.c.id, "items")
-_FOUND = (vectors.c.id, items.c.id, items.c.modality)
 _ITEM = (
     items.c.id, items.c.part, folders.c.path, files.c.name, items.c.modality, items.c.start,
     items.c.end,
 )  # fmt: skip
-_NUMBER = case({str(kind): number for number, kind in enumerate(Modality)}, value=items.c.modality)
+_NUMBER = case({str(kind): int(number) for kind, number in KINDS.items()}, value=items.c.modality)
+_FOUND = (vectors.c.id, items.c.id, _NUMBER)
 _OWN = (
     select(items.c.id, vectors.c.id)
     .join(files, files.c.id == items.c.file_id)
     .join(vectors, (vectors.c.content_id == files.c.content_id) & (vectors.c.part == items.c.part))
     .where(vectors.c.space_id == bindparam("space"), _THESE)
+    .order_by(items.c.id)
 )
 _CAPTIONS = (
     select(items.c.id, vectors.c.id)
@@ -60,41 +63,44 @@ class Items(Session):
 
     def matches(
         self,
-        vector_ids: Sequence[int],
+        vector_ids: Ids | Sequence[int],
         modality: Modality | None = None,
         filter: Filter | None = None,
-    ) -> list[Match]:
+    ) -> Matches:
         """The items that these vectors stand for now."""
         return self._found(_matching(modality, filter).where(_AMONG), vector_ids)
 
     def captioned(
         self,
-        vector_ids: Sequence[int],
+        vector_ids: Ids | Sequence[int],
         modality: Modality | None = None,
         filter: Filter | None = None,
-    ) -> list[Match]:
+    ) -> Matches:
         """The items whose captions these vectors are: the first of each file."""
         return self._found(_captioned(modality, filter).where(_AMONG), vector_ids)
 
-    def _found(self, query: Select[Any], vector_ids: Sequence[int]) -> list[Match]:
-        with self.snapshot():
-            bound = {"ids": json.dumps(vector_ids)}
-            return [Match(*row) for row in self._connection.execute(query, bound).all()]
+    def _found(self, query: Select[Any], vector_ids: Ids | Sequence[int]) -> Matches:
+        found = self._rows(query, {"ids": _listed(vector_ids)}, 3)
+        return Matches(found[:, 0], found[:, 1], found[:, 2].astype(np.uint8))
 
-    def vectors_of_items(self, space_id: int, item_ids: Sequence[int]) -> dict[int, int]:
-        """By item, the id of its own vector, as far as the space has one."""
-        return dict(self._vectors_of(_OWN, space_id, item_ids))
+    def vectors_of_items(self, space_id: int, item_ids: Ids | Sequence[int]) -> tuple[Ids, Ids]:
+        """Items, rising, and their own vectors, as far as the space has any: (n,) each."""
+        return self._vectors_of(_OWN, space_id, item_ids)
 
-    def captions_of_items(self, space_id: int, item_ids: Sequence[int]) -> list[tuple[int, int]]:
-        """(item, id of a caption's vector) for each caption of these items."""
+    def captions_of_items(self, space_id: int, item_ids: Ids | Sequence[int]) -> tuple[Ids, Ids]:
+        """An item and a caption's vector for each caption of these items: (n,) each."""
         return self._vectors_of(_CAPTIONS, space_id, item_ids)
 
     def _vectors_of(
-        self, query: Select[Any], space_id: int, item_ids: Sequence[int]
-    ) -> list[tuple[int, int]]:
+        self, query: Select[Any], space_id: int, item_ids: Ids | Sequence[int]
+    ) -> tuple[Ids, Ids]:
+        found = self._rows(query, {"space": space_id, "items": _listed(item_ids)}, 2)
+        return found[:, 0], found[:, 1]
+
+    def _rows(self, query: Select[Any], bound: dict[str, Any], columns: int) -> NDArray[np.int64]:
         with self.snapshot():
-            bound = {"space": space_id, "items": json.dumps(item_ids)}
-            return [(item, vector) for item, vector in self._connection.execute(query, bound).all()]
+            rows = [tuple(row) for row in self._connection.execute(query, bound)]
+        return np.array(rows, np.int64).reshape(-1, columns)
 
     def standing(self, space_id: int, filter: Filter | None = None) -> Standing:
         """What the filter lets through of all of this, in memory: some 40 bytes an item."""
@@ -119,21 +125,33 @@ class Items(Session):
 
     def fits_by_words(self, texts: Sequence[str], *, thorough: bool = False) -> tuple[Ids, Scores]:
         """Which items fit the words of these texts, and how well: see keywords.fits."""
+        return self.all_that_fit([texts], thorough=thorough)[0]
+
+    def all_that_fit(
+        self,
+        questions: Sequence[Sequence[str]],
+        *,
+        thorough: bool = False,
+        known: keywords.Phrases | None = None,
+    ) -> list[tuple[Ids, Scores]]:
+        """Of each question, some texts, which items fit its words, and how well."""
         with self.snapshot():
-            return keywords.fits(self._connection, texts, thorough=thorough)
+            return keywords.fits(self._connection, questions, thorough=thorough, known=known)
 
     def kinds_of(
         self,
-        item_ids: Sequence[int],
+        item_ids: Ids | Sequence[int],
         modality: Modality | None = None,
         filter: Filter | None = None,
-    ) -> dict[int, str]:
-        """The modality of those of these items that are there."""
-        return {row.id: row.modality for row in self._items(item_ids, modality, filter)}
+    ) -> tuple[Ids, Kinds]:
+        """Those of these items that are there, and their kinds: (n,) each."""
+        found = [(row.id, KINDS[row.modality]) for row in self._items(item_ids, modality, filter)]
+        items, kinds = np.array(found, np.int64).reshape(-1, 2).T
+        return items, kinds.astype(np.uint8)
 
     def items_of(
         self,
-        item_ids: Sequence[int],
+        item_ids: Ids | Sequence[int],
         modality: Modality | None = None,
         filter: Filter | None = None,
     ) -> list[Item]:
@@ -141,10 +159,10 @@ class Items(Session):
         return [_item(row) for row in self._items(item_ids, modality, filter)]
 
     def _items(
-        self, item_ids: Sequence[int], modality: Modality | None, filter: Filter | None
+        self, item_ids: Ids | Sequence[int], modality: Modality | None, filter: Filter | None
     ) -> Sequence[Row[Any]]:
         with self.snapshot():
-            bound = {"items": json.dumps(item_ids)}
+            bound = {"items": _listed(item_ids)}
             return self._connection.execute(_these(modality, filter), bound).all()
 
 
@@ -188,6 +206,10 @@ def _filtered(query: Select[Any], modality: Modality | None, filter: Filter | No
         query = query.join(contents, contents.c.id == files.c.content_id)
         query = query.join(folders, folders.c.id == files.c.folder_id).where(expression(filter))
     return query
+
+
+def _listed(ids: Ids | Sequence[int]) -> str:
+    return json.dumps(np.asarray(ids, np.int64).tolist())
 
 
 def _item(row: Sequence[Any]) -> Item:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -81,6 +81,8 @@ COMMON = 2000
 
 _ENDLESS = 1 << 62
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)  # FTS5 says the latter of lost tables
+_AT_ONCE = 100  # phrases a statement: SQLite joins 500 at most
+_KEPT = 1 << 22  # ids of phrases in memory: 32 MB
 _LEAST = 1e-6  # nats of a phrase that half of the items have, or more
 _LAST_ITEM = select(func.coalesce(func.max(items.c.id), 0))
 
@@ -208,10 +210,42 @@ def _path(folder: bytes, name: bytes) -> str:
 # -- asked -----------------------------------------------------------------------------
 
 
+class Phrases:
+    """Which items have a phrase, kept for the questions to come: until the catalog changes."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[int, Ids]] = {}
+        self._size = 0  # ids, of all
+
+    def look_up(
+        self, connection: Connection, name: str, asked: Iterable[str], most: int
+    ) -> dict[str, tuple[int, Ids]]:
+        """By phrase, how many items have it, counted up to `most`, and (n,) these where they are
+        fewer, in no order.
+        """
+        wanted = list(dict.fromkeys(asked))
+        if self._size > _KEPT:
+            self._found, self._size = {}, 0
+        known = {one: self._found[name, one] for one in wanted if (name, one) in self._found}
+        new = [one for one in wanted if one not in known]
+        for start in range(0, len(new), _AT_ONCE):
+            found = _found(connection, name, new[start : start + _AT_ONCE], most)
+            known |= found
+            if most == COMMON:
+                self._found |= {(name, one): there for one, there in found.items()}
+                self._size += sum(len(ids) for _, ids in found.values())
+        return known
+
+
 def fits(
-    connection: Connection, texts: Sequence[str], *, thorough: bool = False
-) -> tuple[Ids, Scores]:
-    """How well items fit the words of these texts: (n,) their ids, rising, and (n,) nats.
+    connection: Connection,
+    questions: Sequence[Sequence[str]],
+    *,
+    thorough: bool = False,
+    known: Phrases | None = None,
+) -> list[tuple[Ids, Scores]]:
+    """How well items fit the words of each question, some texts: (n,) their ids, rising, and
+    (n,) nats.
 
     A phrase that df of N items have tells w = log((N - df + 1/2) / (df + 1/2)) nats of one
     that has it: what it is worth where it stands in half of the items that are looked for
@@ -221,47 +255,56 @@ def fits(
 
     Phrases that COMMON items have, or more, do not count at all, unless this is to be
     `thorough`. Where no item has any of the phrases, those fit that have all the words' parts,
-    every three characters in a row of them.
+    every three characters in a row of them. `known` is what was looked up before.
     """
-    asked = phrases(texts)
     most = _ENDLESS if thorough else COMMON
-    counts = _counts(connection, "keywords", asked, most)
-    if any(counts):
-        return _summed(connection, "keywords", asked, counts, most)
-    asked = [" AND ".join(found)] if (found := parts_of_words(texts)) else []
-    counts = _counts(connection, "substrings", asked, most)
-    return _summed(connection, "substrings", asked, counts, most)
+    known = known or Phrases()
+    asked = [phrases(texts) for texts in questions]
+    found = known.look_up(connection, "keywords", (one for some in asked for one in some), most)
+    count = max(connection.execute(_LAST_ITEM).scalar_one(), _FEWEST)  # ids only grow
+    answers = []
+    for texts, some in zip(questions, asked, strict=True):
+        there = {one: found[one] for one in some}
+        if not any(number for number, _ in there.values()):
+            within = parts_of_words(texts)
+            joined = [" AND ".join(within)] if within else []
+            there = known.look_up(connection, "substrings", joined, most)
+        answers.append(_summed(there, count, most))
+    return answers
 
 
-def _counts(connection: Connection, name: str, asked: Sequence[str], most: int) -> list[int]:
-    """How many items each of these is found in, counted up to `most`."""
-    if not asked:
-        return []
+def _found(
+    connection: Connection, name: str, asked: Sequence[str], most: int
+) -> dict[str, tuple[int, Ids]]:
     rows = f"(SELECT count(*) FROM (SELECT 1 FROM {name} WHERE {name} MATCH ? LIMIT {most}))"
     statement = f"SELECT {', '.join([rows] * len(asked))}"
-    return list(connection.exec_driver_sql(statement, tuple(asked)).one())
+    counts = connection.exec_driver_sql(statement, tuple(asked)).one()
+    nothing = np.empty(0, np.int64)
+    found = {one: (number, nothing) for one, number in zip(asked, counts, strict=True)}
+    told = [one for one, (number, _) in found.items() if 0 < number < most]
+    if told:
+        # one string for many ids: a row each would take longer than looking them up
+        rows = f"SELECT ?, group_concat(rowid) FROM {name} WHERE {name} MATCH ?"
+        listed = connection.exec_driver_sql(
+            " UNION ALL ".join([rows] * len(told)),
+            tuple(each for one in told for each in (one, one)),
+        )
+        for one, ids in listed:
+            found[one] = found[one][0], np.fromstring(ids, np.int64, sep=",")
+    return found
 
 
-def _summed(
-    connection: Connection, name: str, asked: Sequence[str], counts: Sequence[int], most: int
-) -> tuple[Ids, Scores]:
-    count = max(connection.execute(_LAST_ITEM).scalar_one(), _FEWEST)  # ids only grow
+def _summed(found: dict[str, tuple[int, Ids]], count: int, most: int) -> tuple[Ids, Scores]:
+    """Items and what they fit by, of what each phrase is found in, of `count` items in all."""
     nats = {
-        phrase: max(math.log((count - found + 0.5) / (found + 0.5)), _LEAST)
-        for phrase, found in zip(asked, counts, strict=True)
-        if found < most
+        one: max(math.log((count - number + 0.5) / (number + 0.5)), _LEAST)
+        for one, (number, _) in found.items()
+        if number < most
     }
-    told = [phrase for phrase, found in zip(asked, counts, strict=True) if 0 < found < most]
-    if not told:
+    listed = {one: ids for one, (_, ids) in found.items() if len(ids)}
+    if not listed:
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    # one string for many ids: a row each would take longer than looking them up
-    rows = f"SELECT ?, group_concat(rowid) FROM {name} WHERE {name} MATCH ?"
-    found = connection.exec_driver_sql(
-        " UNION ALL ".join([rows] * len(told)),
-        tuple(p for phrase in told for p in (phrase, phrase)),
-    )
-    listed = {phrase: np.fromstring(ids, np.int64, sep=",") for phrase, ids in found}
-    weights = np.repeat([nats[phrase] for phrase in listed], [len(ids) for ids in listed.values()])
+    weights = np.repeat([nats[one] for one in listed], [len(ids) for ids in listed.values()])
     ids, at = np.unique(np.concatenate(list(listed.values())), return_inverse=True)
     sums = np.bincount(at, weights)
     return ids, (sums * sums / sum(nats.values())).astype(np.float32)

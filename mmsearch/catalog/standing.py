@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mmsearch.records import Modality
+from mmsearch.records import Kind, Modality
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from mmsearch.filters import Filter
-    from mmsearch.records import Ids
+    from mmsearch.records import Ids, Kinds
 
-_NAMES = [str(kind) for kind in Modality]
+KINDS = {kind: Kind[kind.name] for kind in Modality}
 
 
-class Match(NamedTuple):
-    """An item that a vector, or a caption's, stands for. Copies are several items of one."""
+class Matches(NamedTuple):
+    """Items that vectors, or captions', stand for: three arrays of (n,). A vector stands for
+    several items where there are copies; the kind is the item's.
+    """
 
-    vector_id: int
-    item_id: int
-    modality: str
+    vectors: Ids
+    items: Ids
+    kinds: Kinds
 
 
 class Pairs:
@@ -33,12 +36,13 @@ class Pairs:
         order = np.argsort(keys, kind="stable")
         self._keys, self._values = keys[order], values[order]
 
-    def of(self, keys: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """(key, value) for each value of these keys, in their order."""
+    def of(self, keys: Ids | Sequence[int]) -> tuple[Ids, Ids]:
+        """Two arrays: a key and a value for each value of these keys, in their order."""
+        keys = np.asarray(keys, np.int64)
         first, last = (np.searchsorted(self._keys, keys, side) for side in ("left", "right"))
-        for key, start, end in zip(keys, first.tolist(), last.tolist(), strict=True):
-            for value in self._values[start:end].tolist():
-                yield key, value
+        counts = last - first
+        at = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        return np.repeat(keys, counts), self._values[at]
 
 
 class Standing:
@@ -52,53 +56,59 @@ class Standing:
         is 0. `captions`: (c, 2) vector, item.
         """
         vectors, items, kinds = own.T
-        #: every vector of these, items' own and captions', rising
-        self.vectors = np.unique(np.concatenate([vectors[vectors > 0], captions[:, 0]]))
         there = vectors > 0
+        self._vectors = {
+            kind: np.unique(vectors[there & (kinds == kind)])
+            for kind in np.unique(kinds[there]).tolist()
+        } | {int(Kind.CAPTION): np.unique(captions[:, 0])}
         self._item_of = Pairs(vectors[there], items[there])
         self._vector_of = Pairs(items[there], vectors[there])
         self._kind_of = Pairs(items, kinds)
         self._captioned, self._captions = Pairs(*captions.T), Pairs(*captions.T[::-1])
 
+    def vectors_of(self, kind: Kind) -> Ids:
+        """Every vector of these that is of one kind, rising."""
+        return self._vectors.get(kind, np.empty(0, np.int64))
+
     def matches(
         self,
-        vector_ids: Sequence[int],
+        vector_ids: Ids | Sequence[int],
         modality: Modality | None = None,
         filter: Filter | None = None,
-    ) -> list[Match]:
+    ) -> Matches:
         """See Items."""
-        return self._matches(self._item_of.of(vector_ids), modality)
+        return self._matches(*self._item_of.of(vector_ids), modality)
 
     def captioned(
         self,
-        vector_ids: Sequence[int],
+        vector_ids: Ids | Sequence[int],
         modality: Modality | None = None,
         filter: Filter | None = None,
-    ) -> list[Match]:
+    ) -> Matches:
         """See Items."""
-        return self._matches(self._captioned.of(vector_ids), modality)
+        return self._matches(*self._captioned.of(vector_ids), modality)
 
-    def _matches(self, pairs: Iterator[tuple[int, int]], modality: Modality | None) -> list[Match]:
-        found = list(pairs)
-        kinds = self.kinds_of([item for _, item in found], modality)
-        return [Match(vector, item, kinds[item]) for vector, item in found if item in kinds]
+    def _matches(self, vectors: Ids, items: Ids, modality: Modality | None) -> Matches:
+        # each of them has a kind, and only one
+        kinds = self._kind_of.of(items)[1].astype(np.uint8)
+        here = slice(None) if modality is None else kinds == KINDS[modality]
+        return Matches(vectors[here], items[here], kinds[here])
 
-    def vectors_of_items(self, space_id: int, item_ids: Sequence[int]) -> dict[int, int]:
+    def vectors_of_items(self, space_id: int, item_ids: Ids | Sequence[int]) -> tuple[Ids, Ids]:
         """See Items."""
-        return dict(self._vector_of.of(item_ids))
+        return self._vector_of.of(item_ids)
 
-    def captions_of_items(self, space_id: int, item_ids: Sequence[int]) -> list[tuple[int, int]]:
+    def captions_of_items(self, space_id: int, item_ids: Ids | Sequence[int]) -> tuple[Ids, Ids]:
         """See Items."""
-        return list(self._captions.of(item_ids))
+        return self._captions.of(item_ids)
 
     def kinds_of(
         self,
-        item_ids: Sequence[int],
+        item_ids: Ids | Sequence[int],
         modality: Modality | None = None,
         filter: Filter | None = None,
-    ) -> dict[int, str]:
+    ) -> tuple[Ids, Kinds]:
         """See Items."""
-        kinds = {item: _NAMES[kind] for item, kind in self._kind_of.of(item_ids)}
-        if modality is None:
-            return kinds
-        return {item: kind for item, kind in kinds.items() if kind == modality}
+        items, kinds = self._kind_of.of(item_ids)
+        here = slice(None) if modality is None else kinds == KINDS[modality]
+        return items[here], kinds[here].astype(np.uint8)

@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from mmsearch.errors import LibraryDamaged
 from mmsearch.records import Rows
 
 MAGIC = b"MMSMATRX"
-VERSION = 2
+VERSION = 3
 # magic, version, dim, rows, generation, last id, dtype, fingerprint of the encoder
 _HEADER = struct.Struct("<8sIIQQq8s64s")
 _START = 4096  # where the ids begin: a page, so that rows lie aligned when mapped
@@ -45,6 +46,15 @@ class Matrix:
     last_id: int  # the highest id when it was written; newer rows are not in here
     rows: Rows  # the vectors are float16 where it was written so
 
+    def of(self, kind: int) -> Matrix | None:
+        """The rows of one kind, which lie together, as a matrix of their own; None for none."""
+        first, last = np.searchsorted(self.rows.kinds, (kind, kind + 1)).tolist()
+        if first == last:
+            return None
+        part, rows = slice(first, last), self.rows
+        mine = Rows(rows.ids[part], rows.vectors[part], rows.kinds[part], rows.hubness[part])
+        return replace_fields(self, rows=mine)
+
 
 def write_matrix(
     path: str,
@@ -57,7 +67,7 @@ def write_matrix(
     *,
     half: bool = False,
 ) -> str:
-    """Stream blocks of rows into a new file; return its SHA-256 as hex.
+    """Stream blocks of rows, kind after kind, into a new file; return its SHA-256 as hex.
 
     Never more than a block in memory. The file appears under `path` whole and synced, or
     not at all. `half` writes the vectors as float16, which an index reads by position.
