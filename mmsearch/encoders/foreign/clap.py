@@ -72,7 +72,7 @@ def source(said: str) -> Source:
             sounds = transformers.AutoFeatureExtractor.from_pretrained(folder, **plainly)
             texts = transformers.AutoTokenizer.from_pretrained(folder, **plainly)
         except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"clap:{said} cannot be loaded: {error}") from error
+            raise ModelError(f"clap:{said} cannot be loaded: {hub.line(error)}") from error
     if config.audio_config.enable_fusion or sounds.truncation == "fusion":
         raise ModelError(
             f"clap:{said} fuses pieces of a sound that are drawn by chance, so that it has no row "

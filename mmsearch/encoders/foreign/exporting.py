@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from mmsearch.encoders.foreign.hub import sha256
+from mmsearch.encoders.foreign.hub import line, sha256
 from mmsearch.encoders.foreign.modules import PictureRows, text_rows
 from mmsearch.encoders.foreign.tracing import Shapes, check_size, scripted, traced
 from mmsearch.encoders.runtime import Graph
@@ -54,9 +54,10 @@ class Source:
     @property
     def fingerprint(self) -> str:
         """Of the weights and the preprocessing: the same for every export of a model."""
+        words = json.dumps(sorted(self.tokenizer.get_vocab().items()))
         said = self.identity | {
             "weights": sha256(self.weights),
-            "tokenizer": hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest(),
+            "tokenizer": hashlib.sha256(words.encode()).hexdigest(),
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -148,7 +149,7 @@ def _export_tower(kind: Modality, tower: Tower, source: Source, folder: Path) ->
             least = _parity(kind, tower, source, folder)
         except Exception as error:  # of torch, onnx or onnxruntime, each has its own
             if exporter is traced:
-                raise ModelError(f"{kind} cannot be exported: {error}") from error
+                raise ModelError(f"{kind} cannot be exported: {line(error)}") from error
         if least >= LEAST:
             return least
     raise ModelError(
@@ -171,8 +172,8 @@ def _parity(kind: Modality, tower: Tower, source: Source, folder: Path) -> float
 def _samples(kind: Modality, tower: Tower, source: Source) -> Sequence[dict[str, Tensor]]:
     """Inputs of other sizes than the tower was traced with."""
     if kind is Modality.TEXT:
-        source.tokenizer.enable_truncation(source.card["text"]["max_tokens"])
-        found = [source.tokenizer.encode(text).ids for text in TEXTS]
+        most: int = source.card["text"]["max_tokens"]
+        found = [source.tokenizer.encode(text).ids[:most] for text in TEXTS]
         return [
             {"ids": torch.tensor([ids]), "mask": torch.ones(1, len(ids), dtype=torch.int64)}
             for ids in found

@@ -86,12 +86,12 @@ def fetch(repository: str, names: Sequence[str], said: str) -> Path:
             raise ModelError(f"the hub has no model {repository}, or it is not public") from error
         except Exception as error:  # of sockets, of TLS, of a proxy, of the hub
             raise ModelError(
-                f"{_host()} cannot be reached for {said} ({_line(error)}); {WORKS_WITHOUT}"
+                f"{_host()} cannot be reached for {said} ({line(error)}); {WORKS_WITHOUT}"
             ) from error
         try:
             path = Path(hf_hub_download(repository, name))
         except Exception as error:  # as above, or of the disk
-            raise ModelError(f"{name} of {said} could not be fetched: {_line(error)}") from error
+            raise ModelError(f"{name} of {said} could not be fetched: {line(error)}") from error
         _check(path, known.etag)
         return path
     raise NotInRepository(
@@ -149,5 +149,6 @@ def _host() -> str:
     return str(constants.ENDPOINT)
 
 
-def _line(error: Exception) -> str:
+def line(error: Exception) -> str:
+    """What an error of another library says, in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -59,7 +59,8 @@ def load(said: str) -> OpenClip:
         open_clip.load_checkpoint(network, str(found.weights))
     except Exception as error:  # safetensors, torch and open_clip each have their own
         raise ModelError(
-            f"{found.weights} does not hold the weights of {said}: {error}; "
+            f"{found.weights} does not hold the weights of {said}: "
+            f"{hub.line(error)}; "
             "if it was fetched, remove it and fetch it again"
         ) from error
     preprocess = merge_preprocess_dict(PreprocessCfg(), found.preprocess)
@@ -162,7 +163,7 @@ def _tokenizer(config: dict[str, Any], source: str, said: str) -> tuple[Tokenize
     try:
         tokenizer = open_clip.get_tokenizer(source)
     except Exception as error:  # of the hub, of transformers, of the disk
-        raise ModelError(f"the tokenizer of {said} cannot be loaded: {error}") from error
+        raise ModelError(f"the tokenizer of {said} cannot be loaded: {hub.line(error)}") from error
     clean = text.get("tokenizer_kwargs", {}).get("clean")
     if isinstance(tokenizer, theirs.SimpleTokenizer):
         clean = clean or "lower"
