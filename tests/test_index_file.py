@@ -69,7 +69,8 @@ def test_an_index_comes_back_as_it_was_written(made):
     """Plan, generation, last id; the digest is the file's."""
     _, matrix, path, sha256 = made
     index = open_index(path, matrix)
-    assert (index.plan, index.generation, index.last_id) == (STAGED, 1, matrix.last_id)
+    assert (index.plan.engine, index.plan.factory) == (STAGED.engine, STAGED.factory)
+    assert (index.generation, index.last_id) == (1, matrix.last_id)
     assert sha256 == hash_file(path)
     assert index.rounded.rows.shape == (ROWS, DIM)
 
@@ -94,7 +95,7 @@ def test_row_19_an_index_of_another_matrix_is_refused(made, tmp_path):
 def test_choices():
     """Small: plain. Larger: in stages. A recall below exact: lists. What does not fit: an error."""
     assert choose(10_000, 256).engine is Engine.PLAIN
-    assert choose(1_000_000, 512).factory == "PQ128x4fs"
+    assert choose(1_000_000, 512).factory == "PQ256x4fs"
     assert choose(1_000_000, 512, target_recall=0.95).engine is Engine.PARTITIONED
     assert choose(1_000_000, 512, gpu=True).engine is Engine.GPU
     assert choose(1_000_000, 512, factory="HNSW32").engine is Engine.FAISS

@@ -80,6 +80,13 @@ class IndexWriter:
         size = self._file.tell() - at
         self._parts[name] = {"at": at, "bytes": size, "sha256": digest.hexdigest()}
 
+    def mapped(self, name: str, dim: int) -> NDArray[np.uint8]:
+        """(n, dim) bytes of a part that was put, as they lie in the file."""
+        self._file.flush()
+        pages = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        part = self._parts[name]
+        return np.frombuffer(pages, np.uint8, part["bytes"], part["at"]).reshape(-1, dim)
+
     def finish(
         self,
         plan: Plan,

@@ -153,6 +153,8 @@ class _Block:
         self.rows = rows
         self.alive = len(ids)
         self._mask: NDArray[np.bool_] | None = None  # True: can be found; None: all
+        self._alive: NDArray[np.int64] | None = None  # positions by the mask, once asked for
+        self._among: tuple[Ids, NDArray[np.int64]] | None = None  # the last, and its positions
 
     def remove(self, ids: Ids) -> None:
         positions = self._find(ids)
@@ -161,13 +163,24 @@ class _Block:
                 self._mask = np.ones(len(self.ids), bool)
             self._mask[positions] = False
             self.alive = int(self._mask.sum())
+            self._alive = self._among = None
 
     def positions(self, among: Ids | None) -> NDArray[np.int64] | None:
-        """Positions that may be found, rising; None for all of them."""
+        """Positions that may be found, rising; None for all of them.
+
+        The last `among` is remembered while it cannot be written to: a filter is asked for often.
+        """
         if among is None:
-            return None if self._mask is None else np.flatnonzero(self._mask)
+            if self._mask is not None and self._alive is None:
+                self._alive = np.flatnonzero(self._mask)
+            return self._alive
+        if self._among is not None and self._among[0] is among:
+            return self._among[1]
         positions = self._find(among)
-        return positions if self._mask is None else positions[self._mask[positions]]
+        positions = positions if self._mask is None else positions[self._mask[positions]]
+        if not among.flags.writeable:
+            self._among = among, positions
+        return positions
 
     def pieces(self) -> list[tuple[Ids, Vectors]]:
         if self._mask is None:

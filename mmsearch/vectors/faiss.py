@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mmsearch.records import Scores, Vectors
 
 
-__all__ = ["FaissStore", "faiss"]
+__all__ = ["FaissStore", "faiss", "threads"]
 
 # Queries that are multiplied one by one: a single one by FAISS takes two fifths of numpy's time,
 # which a product of matrices has made up for from here on.
@@ -69,7 +69,7 @@ class FaissStore(ExactStore):
             mask = np.zeros(len(rows), bool)
             mask[keep] = True
             mask = np.packbits(mask, bitorder="little")
-        with _threads(len(near)):
+        with threads(len(near)):
             faiss.knn_inner_product(
                 faiss.swig_ptr(near), faiss.swig_ptr(rows), self.dim, len(near), len(rows), more,
                 faiss.swig_ptr(scores), faiss.swig_ptr(positions),
@@ -82,7 +82,7 @@ class FaissStore(ExactStore):
 
 
 @contextmanager
-def _threads(queries: int) -> Iterator[None]:
+def threads(queries: int) -> Iterator[None]:
     """FAISS shares queries out, not rows: threads beyond their number only spin and wait."""
     usual = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(max(1, min(queries, usual)))

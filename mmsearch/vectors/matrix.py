@@ -45,6 +45,12 @@ class Matrix:
     fingerprint: str
     last_id: int  # the highest id when it was written; newer rows are not in here
     rows: Rows  # the vectors are float16 where it was written so
+    pages: mmap.mmap | None = None  # what they are mapped through
+
+    def release(self) -> None:
+        """Let go of the pages that were read: they are in memory again when they are touched."""
+        if self.pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.pages.madvise(mmap.MADV_DONTNEED)
 
     def of(self, kind: int) -> Matrix | None:
         """The rows of one kind, which lie together, as a matrix of their own; None for none."""
@@ -125,7 +131,7 @@ def open_matrix(path: str) -> Matrix:
         for dtype, count, start in zip((*_DTYPES, vectors_of), counts, starts, strict=True)
     )
     found = Rows(ids, vectors.reshape(rows, dim), kinds, hubness)
-    return Matrix(path, generation, fingerprint, last_id, found)
+    return Matrix(path, generation, fingerprint, last_id, found, pages)
 
 
 def hash_file(path: str) -> str:

@@ -62,13 +62,13 @@ def choose(
     if target_recall is not None and not 0 < target_recall <= 1:
         raise ValueError(f"a recall lies above 0 and up to 1, not at {target_recall:g}")
     wanted = EXACT if target_recall is None else min(target_recall, EXACT)
-    staged = Plan(Engine.STAGED, f"PQ{_parts(dim, 4)}x4fs", EXACT, _size(dim, 4))
+    staged = Plan(Engine.STAGED, f"PQ{_parts(dim, 2)}x4fs", EXACT, _size(dim, 2))
     lists = max(64, 2 ** round(_log2(4 * rows**0.5)))
     partitioned = Plan(
         Engine.PARTITIONED, f"IVF{lists},PQ{_parts(dim, 2)}x4fsr", wanted, _size(dim, 2) + 8
     )
     if factory:
-        plan = Plan(Engine.FAISS, factory, wanted, _size(dim, 4))
+        plan = Plan(Engine.FAISS, factory, wanted, _size(dim, 2))
     elif gpu and rows >= INDEX_FROM_ROWS:
         plan = Plan(Engine.GPU, "", EXACT, _KEPT_IN_MEMORY)
     elif rows < INDEX_FROM_ROWS:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     Positions = NDArray[np.int64]
 
 _ZERO = 128
-BLOCK = 4096  # rows multiplied at a time: with 256 queries, 4 MB of products
-_SAMPLE = 64  # one row in so many says beforehand what is worth a second look
-_PENDING = 64  # finalists a query and place that wait before the best of them are sorted out
+BLOCK = 2048  # rows multiplied at a time: with 256 queries, 2 MB of products
+_SAMPLE = 16_384  # rows that say beforehand what is worth a second look
+_PENDING = 200  # finalists a query that wait before the best of them are sorted out
 
 
 class Rounded:
@@ -37,24 +37,34 @@ class Rounded:
         self.rows, self.mean, self.step = rows, mean, step
 
     def scores(self, query: Vectors, positions: Positions) -> Scores:
-        """(m,) products of one query with these rows, but for a constant."""
+        """(m,) products of one query with these rows, as they are rounded."""
         near = self.rows.take(positions, axis=0).astype(np.float32)
-        found: Scores = (near @ query) * np.float32(self.step)
+        beside = float(query @ self.mean) - self.step * _ZERO * float(query.sum())
+        found: Scores = (near @ query) * np.float32(self.step) + np.float32(beside)
         return found
 
-    def best(self, queries: Vectors, k: int, keep: Positions | None = None) -> Positions:
-        """(q, k) positions of the highest products, in no order; -1 where there are fewer.
+    def best(
+        self, queries: Vectors, k: int, keep: Positions | None = None
+    ) -> tuple[Scores, Positions]:
+        """(q, k) highest products, both sides rounded, and their positions, in no order.
 
-        `keep` are the positions to look at.
+        `keep` are the positions to look at, more than k.
         """
         size = len(self.rows) if keep is None else len(keep)
         whole = _Whole(self.rows, queries, k, keep, size)
         blocks = range(0, size, BLOCK)
         threads = max(1, min(os.cpu_count() or 1, len(blocks)))
-        with ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(whole.run, [blocks[start::threads] for start in range(threads)]))
+        shares = [blocks[start::threads] for start in range(threads)]
+        if threads == 1:
+            found = [whole.run(blocks)]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                found = list(pool.map(whole.run, shares))
         line, places, products = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return _highest(line, places, products, len(queries), k)[0]
+        at = _highest(line, products, len(queries), k)
+        beside = queries @ self.mean - whole.sums * whole.scales * (self.step * _ZERO)
+        scores = products[at] * (self.step * whole.scales)[:, None] + beside[:, None]
+        return scores.astype(np.float32), places[at]
 
 
 def round_rows(blocks: Iterable[Vectors], mean: Vectors, step: float) -> Iterable[Bytes]:
@@ -70,18 +80,25 @@ class _Whole:
         self, rows: Bytes, queries: Vectors, k: int, keep: Positions | None, size: int
     ) -> None:
         self._rows, self._k, self._keep, self._size = rows, k, keep, size
-        largest = np.abs(queries).max(axis=1, keepdims=True)
-        rounded = np.rint(queries * (127 / np.maximum(largest, np.float32(1e-30))))
-        self._queries = np.ascontiguousarray(rounded.astype(np.int8).T)  # (dim, q)
+        self.scales = np.maximum(np.abs(queries).max(axis=1), np.float32(1e-30)) / 127  # (q,)
+        rounded = np.rint(queries / self.scales[:, None]).astype(np.int8)
+        self.sums = rounded.sum(axis=1, dtype=np.int64)
+        self._queries = np.ascontiguousarray(rounded.T)  # (dim, q)
         self._run = _matmul().run
         self._floor = np.full(len(queries), np.iinfo(np.int32).min, np.int32)
-        if size > 4 * _SAMPLE * k:
-            sample = np.arange(0, size, _SAMPLE)
-            near = np.concatenate(
-                [self._products(sample[s : s + BLOCK]) for s in range(0, len(sample), BLOCK)]
-            )
-            # the k-th of a sample lies at or below the k-th of all
-            self._floor = np.partition(near, -k, axis=0)[-k]
+        groups = 2 * k
+        if size > 2 * _SAMPLE and groups <= BLOCK:
+            # the k-th of a sample lies at or below the k-th of all, and the k-th of the highest
+            # of its groups at or below that; `groups` of them come from every block of the sample
+            sample = np.linspace(0, size - 1, _SAMPLE).astype(np.int64)
+            each = BLOCK // groups
+            tops = [
+                self._products(sample[start : start + groups * each])
+                .reshape(groups, each, -1)
+                .max(axis=1)
+                for start in range(0, _SAMPLE - groups * each + 1, groups * each)
+            ]
+            self._floor = np.partition(np.concatenate(tops), -k, axis=0)[-k]
 
     def run(self, starts: Iterable[int]) -> tuple[Positions, Positions, NDArray[np.int32]]:
         """(queries, positions, products) of what may be among the k best of these blocks."""
@@ -89,51 +106,44 @@ class _Whole:
         floor = self._floor.copy()
         empty = np.empty(0, np.int64)
         found: list[tuple[Any, ...]] = [(empty, empty, np.empty(0, np.int32))]
-        pending = 0
+        pending, limit = 0, (_PENDING + 4 * self._k) * count
         for start in starts:
             products = self._products(slice(start, min(start + BLOCK, self._size)))
             hits = np.flatnonzero(products >= floor)
             row, query = np.divmod(hits, count)
             found.append((query, row + start, products.ravel()[hits]))
             pending += len(hits)
-            if pending > _PENDING * count + 4 * self._k * count:
+            if pending > limit:
                 found = [self._sorted_out(found, floor)]
                 pending = len(found[0][0])
-        queries, places, products = self._sorted_out(found, floor)
+        queries, places, products = (np.concatenate(part) for part in zip(*found, strict=True))
         return queries, places if self._keep is None else self._keep[places], products
 
     def _sorted_out(self, found: list[tuple[Any, ...]], floor: NDArray[np.int32]) -> Any:
-        """The k best of each query, and raise the floor to the least of them."""
+        """The k best of each query; the floor rises to the least of them."""
         queries, places, products = (np.concatenate(part) for part in zip(*found, strict=True))
-        best, at = _highest(queries, places, products, len(floor), self._k)
-        there = best >= 0
-        full = there.all(axis=1)
-        least = np.where(there, products[at], np.iinfo(np.int32).max).min(axis=1)
-        np.maximum(floor, np.where(full, least, floor), out=floor)
-        line = np.nonzero(there)[0]
-        return line, best[there], products[at[there]]
+        enough = np.bincount(queries, minlength=len(floor)) >= self._k
+        at = _highest(queries, products, len(floor), self._k)
+        least = products[at].min(axis=1)
+        floor[enough] = np.maximum(floor[enough], least[enough])
+        # of a query with too few, all: those it has stand in its line over and over
+        at = np.unique(at)
+        return queries[at], places[at], products[at]
 
     def _products(self, places: Any) -> NDArray[np.int32]:
         """(m, q) products of the rows at these places."""
-        at = places if self._keep is None else self._keep[places]
-        near = self._rows[at]
+        near = self._rows[places if self._keep is None else self._keep[places]]
         found: NDArray[np.int32] = self._run(None, {"rows": near, "queries": self._queries})[0]
         return found
 
 
-def _highest(
-    queries: Positions, places: Positions, products: NDArray[np.int32], count: int, k: int
-) -> tuple[Positions, Positions]:
-    """(count, k) places of the highest products of each query and where they stood; -1: none."""
-    best = np.full((count, k), -1, np.int64)
-    at = np.zeros((count, k), np.int64)
-    order = np.lexsort((places, -products.astype(np.int64), queries))
-    line = queries[order]
-    rank = np.arange(len(order)) - np.searchsorted(line, line)
-    kept = rank < k
-    best[line[kept], rank[kept]] = places[order[kept]]
-    at[line[kept], rank[kept]] = order[kept]
-    return best, at
+def _highest(queries: Positions, products: NDArray[np.int32], count: int, k: int) -> Positions:
+    """(count, k) where the highest products of each query stand, the last of fewer repeated."""
+    order = np.argsort((queries << 33) - products, kind="stable")
+    starts = np.searchsorted(queries[order], np.arange(count + 1))
+    rank = np.minimum(np.arange(k), (starts[1:] - starts[:-1] - 1)[:, None])
+    found: Positions = order[starts[:-1, None] + rank]
+    return found
 
 
 @functools.cache

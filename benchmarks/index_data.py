@@ -1,0 +1,111 @@
+"""What benchmarks/index.py searches: a matrix file, queries, and the exact answers to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from real_vectors import read
+from synthetic_vectors import Synthetic
+
+from mmsearch.records import Rows
+from mmsearch.vectors.matrix import Matrix, open_matrix, write_matrix
+
+K = 10
+TUNED_ON = 1000  # texts; as many fresh ones and pictures are asked afterwards
+_BLOCK = 16_384
+
+
+@dataclass(frozen=True)
+class Data:
+    """A folder of one data set. Queries are (n, dim) unit rows, truth (n, 10) positions."""
+
+    name: str
+    folder: Path
+
+    @property
+    def matrix(self) -> Matrix:
+        return open_matrix(str(self.folder / "rows.matrix"))
+
+    def queries(self, kind: str) -> NDArray[np.float32]:
+        """ "tune" and "text" are texts, "image" are pictures."""
+        return np.load(self.folder / f"{kind}.npy")
+
+    def truth(self, kind: str) -> NDArray[np.int64]:
+        return np.load(self.folder / f"{kind}-truth.npy")
+
+    def rows(self) -> Iterator[NDArray[np.float32]]:
+        """Every row, a block at a time."""
+        vectors = self.matrix.rows.vectors
+        for start in range(0, len(vectors), _BLOCK):
+            yield vectors[start : start + _BLOCK].astype(np.float32)
+
+
+def prepare(name: str, folder: Path, real: Path | None) -> Data:
+    """Make "real" from a folder of benchmarks/real_vectors.py, or "clustered-N" of N rows."""
+    data = Data(name, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if name == "real":
+        assert real is not None
+        photos, texts = read(real, "image"), read(real, "text").astype(np.float32)
+        # the last 1,000 photos' whole ones are what is asked; none of their windows is searched
+        asked = photos[-1000:, 0].astype(np.float32)
+        rows = photos[:-1000].reshape(-1, photos.shape[-1])
+        blocks: Iterator[NDArray[np.float32]] = (
+            rows[s : s + _BLOCK].astype(np.float32) for s in range(0, len(rows), _BLOCK)
+        )
+        count, dim = rows.shape
+    else:
+        count, dim = int(name.removeprefix("clustered-")), 512
+        made = Synthetic(dim)
+        blocks, texts, asked = made.pictures(count), made.texts(2 * TUNED_ON), made.fresh(TUNED_ON)
+    _write(folder, blocks, count, dim)
+    for kind, queries in (
+        ("tune", texts[:TUNED_ON]), ("text", texts[TUNED_ON : 2 * TUNED_ON]),
+        ("image", asked[:TUNED_ON]),
+    ):  # fmt: skip
+        np.save(folder / f"{kind}.npy", queries)
+    every = np.concatenate([data.queries(kind) for kind in ("tune", "text", "image")])
+    for kind, truth in zip(
+        ("tune", "text", "image"), np.split(nearest(data, every), 3), strict=True
+    ):
+        np.save(folder / f"{kind}-truth.npy", truth)
+    (folder / "data.json").write_text(json.dumps({"name": name, "n": count, "dim": dim}))
+    return data
+
+
+def nearest(data: Data, queries: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(q, 10) positions of the nearest rows, by products of float32 and nothing else."""
+    best = np.full((len(queries), K), -np.inf, np.float32)
+    at = np.zeros((len(queries), K), np.int64)
+    start = 0
+    for rows in data.rows():
+        scores = queries @ rows.T
+        mine = np.argpartition(-scores, K, axis=1)[:, :K]
+        both = np.concatenate([best, np.take_along_axis(scores, mine, 1)], axis=1)
+        where = np.concatenate([at, mine + start], axis=1)
+        order = np.argsort(-both, axis=1, kind="stable")[:, :K]
+        best, at = np.take_along_axis(both, order, 1), np.take_along_axis(where, order, 1)
+        start += len(rows)
+    return at
+
+
+def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+    """The share of the ten nearest that was found."""
+    return float((found[:, :K, None] == truth[:, None, :]).any(axis=1).mean())
+
+
+def _write(folder: Path, blocks: Iterator[NDArray[np.float32]], count: int, dim: int) -> None:
+    def rows() -> Iterator[Rows]:
+        start = 0
+        for block in blocks:
+            size = len(block)
+            nothing = np.zeros(size, np.uint8), np.zeros(size, np.float32)
+            yield Rows(np.arange(start + 1, start + 1 + size), block, *nothing)
+            start += size
+
+    write_matrix(str(folder / "rows.matrix"), rows(), count, dim, 1, count, "0" * 64, half=True)
