@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
@@ -79,10 +79,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A file to read. `decode` False: only its digest is wanted, and what it says of itself."""
+    """A file to read. `decode` False: only its digest is wanted, and what it says of itself.
+
+    `window`: a sound is cut into windows of as many seconds, whatever the encoder wants.
+    """
 
     path: bytes
     decode: bool = True
+    window: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +240,8 @@ class _Worker:
         try:
             assert process.stdin and process.stdout
             self._deadline = time.monotonic() + self._timeout
-            _send(process.stdin, {"path": job.path.decode("latin-1"), "decode": job.decode})
+            question = {"decode": job.decode, "window": job.window}
+            _send(process.stdin, question | {"path": job.path.decode("latin-1")})
             number = 0
             for _ in range(_MOST_FRAMES):
                 self._deadline = time.monotonic() + self._timeout
@@ -340,7 +345,7 @@ def _piece(job: Job, answer: dict[str, Any], data: bytes, number: int, wants: Wa
         content = np.frombuffer(data, np.uint8).reshape(size, size, 3)
     elif modality is Modality.AUDIO and wants.audio:
         content = np.frombuffer(data, "<f4")
-        if not 1 <= len(content) <= wants.audio.most:
+        if not 1 <= len(content) <= _cut(wants.audio, job.window).most:
             raise ValueError("no window is this long")
         if not np.isfinite(content).all():
             raise ValueError("no sound has such samples")
@@ -385,6 +390,11 @@ def _metadata(told: dict[str, Any]) -> Metadata:
     return Metadata(**told, captions=tuple(caption for caption in captions if caption.text))
 
 
+def _cut(want: AudioInput, window: float | None) -> AudioInput:
+    """The same with windows of other seconds, if any are given."""
+    return want if window is None else replace(want, window=window)
+
+
 def _send(pipe: IO[bytes], head: dict[str, Any], data: bytes | memoryview = b"") -> None:
     text = json.dumps(head).encode("ascii")
     pipe.write(_FRAME.pack(len(text), len(data)) + text)
@@ -419,10 +429,10 @@ def work() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a codec prints must not be an answer
     with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         hello, _ = _receive(questions)
-        image, audio = hello["wants"]["image"], hello["wants"]["audio"]
+        image, sound = hello["wants"]["image"], hello["wants"]["audio"]
         wants = Wants(
             ImageInput(**image) if image else None,
-            AudioInput(**audio) if audio else None,
+            AudioInput(**sound) if sound else None,
             hello["wants"]["text"],
         )
         limits = Limits(**hello["limits"])
@@ -432,7 +442,9 @@ def work() -> None:
         _send(answers, {"ready": True})
         while True:
             question, _ = _receive(questions)
-            reading = _Reading(question["path"].encode("latin-1"), wants, limits, answers)
+            audio = wants.audio and _cut(wants.audio, question["window"])
+            now = replace(wants, audio=audio)
+            reading = _Reading(question["path"].encode("latin-1"), now, limits, answers)
             _send(answers, reading.answer(question["decode"]))
 
 
@@ -492,7 +504,7 @@ class _Reading:
         if modality is None:
             raise LoadError(Reason.UNSUPPORTED, "not a picture, a sound or a text")
         if not wanted[modality]:
-            raise LoadError(Reason.UNSUPPORTED, f"the model has no tower for {modality}")
+            raise LoadError(Reason.NO_MODEL, f"the model has no tower for {modality}")
         if not head:
             raise LoadError(Reason.EMPTY, "the file has no bytes")
         if not name:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SAME = 0.95  # cosine of two pictures from which on they are taken to be one
 _WIDER = 4  # answers asked for a group wanted, at first
 
-Known = Mapping[int, tuple[int, "Vectors"]]  # by an item's id: its content's id, its unit row
+# By an item's id: its content's id, and its unit row, if it has one.
+Known = Mapping[int, tuple[int, "Vectors | None"]]
 
 
 def grouped(
@@ -51,7 +52,7 @@ def fold(hits: Sequence[Hit], known: Known) -> list[Hit]:
     groups: list[list[Hit]] = []
     of_content: dict[int, list[Hit]] = {}
     pictures: list[list[Hit]] = []  # those of the groups that a picture began
-    dim = max((len(row) for _, row in known.values()), default=0)
+    dim = max((len(row) for _, row in known.values() if row is not None), default=0)
     begun = np.empty((len(hits), dim), np.float32)  # the rows of the pictures that began them
     for hit in hits:
         content, row = known.get(hit.id, (None, None))

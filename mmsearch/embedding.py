@@ -66,7 +66,7 @@ def ask(parts: Sequence[Sequence[Term]], encoder: Encoder) -> list[Asked]:
     cancel each other out, LoadError for a bad file.
     """
     terms = [term for part in parts for term in part]
-    kinds = [term.modality or _kind(term.value) for term in terms]
+    kinds = [kind_of(term) for term in terms]
     rows = np.empty((len(terms), encoder.dim), np.float32)
     for kind in dict.fromkeys(kinds):
         mine = [number for number, other in enumerate(kinds) if other is kind]
@@ -77,6 +77,11 @@ def ask(parts: Sequence[Sequence[Term]], encoder: Encoder) -> list[Asked]:
         asked.append(_asked(part, kinds[start:end], rows[start:end], encoder))
         start = end
     return asked
+
+
+def kind_of(term: Term) -> Modality:
+    """What a term is. Raises LoadError for a file that cannot be opened."""
+    return term.modality or _kind(term.value)
 
 
 def _asked(

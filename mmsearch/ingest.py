@@ -11,7 +11,7 @@ import stat
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,18 +19,17 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from mmsearch import backgrounds
 from mmsearch.catalog import Catalog, Content, Part
 from mmsearch.catalog.captions import Said, caption_digest
 from mmsearch.decoding import SUFFIXES, DecoderPool, Job, Limits, Outcome, Piece, Wants
-from mmsearch.encoders import Encoder
+from mmsearch.encoding import DEPTH, Encoding, usable
 from mmsearch.errors import LoadError
 from mmsearch.files import Stat, WalkRules, display, vanished
 from mmsearch.records import Caption, Failure, Modality, Reason, Report
 from mmsearch.scan import Pending, Scan, Scope, contains, resolve
 from mmsearch.settings import Settings
 from mmsearch.sidecars import Reader
-from mmsearch.space import Space
+from mmsearch.spaces import Opened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,19 +38,23 @@ if TYPE_CHECKING:
 
     Row = NDArray[np.float32]  # (dim,)
 
-_ENCODE = 32  # pictures, windows or passages handed to the encoder at a time
+_CAPTIONS = 32  # handed to the encoder at a time: the short ones together
 _COMMIT_SECONDS = 5.0  # the longest that finished work waits for its commit
 _TRIES = 2  # a file that changes while it is read is read this often
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. `committed` files are indexed for good; `total` 0: still scanning."""
+    """How far a run is. `committed` files are indexed for good; `total` 0: still scanning.
+
+    With a `model` it is about what was known before and is now encoded with that.
+    """
 
     done: int
     total: int
     committed: int
     failed: int
+    model: str = ""
 
 
 @dataclass(slots=True)
@@ -73,15 +76,26 @@ class _Ready:
         return [*self.captions, *(self.content.metadata.captions if self.content else ())]
 
 
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """What the encoder has in hand: pieces by modality, and files whose last is among them."""
+
+    pieces: Mapping[Modality, Sequence[Piece]]
+    decoded: Sequence[_Ready]
+
+
 @dataclass
 class Ingest:
-    """One indexing run. `stop` is asked between files; True ends the run after a commit."""
+    """One indexing run. `stop` is asked between files; True ends the run after a commit.
+
+    `towers` has of each modality the space that its vectors are written to.
+    """
 
     catalog: Catalog
-    space: Space | None  # None: a dry run
-    encoder: Encoder
+    towers: Mapping[Modality, Opened]
     settings: Settings
     rules: WalkRules
+    dry_run: bool = False
     rehash: bool = False
     stop: Callable[[], bool] = lambda: False
     report: Report = field(default_factory=Report)
@@ -90,6 +104,9 @@ class Ingest:
         self._batch: list[_Ready] = []
         self._pieces: list[Piece] = []  # decoded, waiting for the encoder
         self._decoded: list[_Ready] = []  # files whose last piece is among them
+        self._encoding: Encoding[_Parcel] = Encoding(self.settings.batch)
+        self._loading = 0.0  # seconds of waiting for the decoders
+        self._sent: Counter[bytes] = Counter()  # by digest, how many pieces the encoder was given
         self._begun: dict[
             bytes, bytes
         ] = {}  # digests by path of files that more pieces may come of
@@ -107,14 +124,14 @@ class Ingest:
         self.committed = 0  # files indexed for good in this run
         self._total = self._left = 0  # files to read, and those not yet handed out
         self._asked: dict[bytes, Pending] = {}  # handed out, by path
-        now, encoder = self.settings, self.encoder
+        now, towers = self.settings, self.towers
         limits = Limits(
             now.timeout, now.max_megapixels, now.max_file_mb, now.max_hours, now.max_text_mb
         )
         wants = Wants(
-            encoder.image_input if Modality.IMAGE in encoder.modalities else None,
-            encoder.audio_input if Modality.AUDIO in encoder.modalities else None,
-            Modality.TEXT in encoder.modalities,
+            towers[Modality.IMAGE].encoder.image_input if Modality.IMAGE in towers else None,
+            towers[Modality.AUDIO].encoder.audio_input if Modality.AUDIO in towers else None,
+            Modality.TEXT in towers,
         )
         self._pool = DecoderPool(now.workers or min(os.cpu_count() or 1, 6), wants, limits)
 
@@ -126,9 +143,7 @@ class Ingest:
             self.rules,
             self._worth_another_try(),
             self._offline,
-            frozenset().union(
-                *(SUFFIXES[kind] for kind in self.encoder.modalities if kind is not Modality.TEXT)
-            ),
+            {kind: SUFFIXES[kind] for kind in self.towers},
             rehash=self.rehash,
         )
         # what is to be read goes to a file first: the total is then known, and memory is not
@@ -161,7 +176,7 @@ class Ingest:
                 f"{display(root)} is offline: its {count} files keep their place; "
                 "connect it, or drop it with mmsearch forget"
             )
-        if self.space is not None:
+        if not self.dry_run:
             known = {path: (id, device) for id, path, device in self.catalog.roots()}
             with self.catalog.transaction():
                 for scope in scopes:
@@ -189,6 +204,7 @@ class Ingest:
 
     def _read(self, spool: IO[bytes]) -> Iterator[Progress]:
         pool = self._pool
+        began = time.monotonic()
         try:
             while True:
                 while pool.waiting < pool.window and not self.stop() and not self._commit_is_due():
@@ -202,16 +218,21 @@ class Ingest:
                 if self.stop():
                     pool.give_up()
                 if pool.waiting:
-                    self._take(pool.next())
+                    asked = time.monotonic()
+                    answer = pool.next()
+                    self._loading += time.monotonic() - asked
+                    self._take(answer)
                     yield self._progress()
                 if not pool.waiting or self._commit_is_due():
-                    self._encode()
+                    self._bring_home(whole=not pool.waiting or self._commit_is_late())
                     self._commit()
                     yield self._progress()
                 if not pool.waiting and (self.stop() or not (self._left or self._retry)):
                     break
         finally:
             pool.close()
+            self._encoding.close()
+        self._encoding.tell(self.report, time.monotonic() - began, self._loading)
         self.report.interrupted = bool(self._left or self._retry)
 
     def _progress(self) -> Progress:
@@ -231,7 +252,7 @@ class Ingest:
             self._batch.append(self._judged(pending))
             return
         known = pending.content_id is not None or pending.familiar
-        self._submit(pending, decode=self.space is not None and not known)
+        self._submit(pending, decode=not self.dry_run and not known)
 
     def _judged(self, pending: Pending) -> _Ready:
         """A sidecar: no item, and named when it cannot be read."""
@@ -257,8 +278,9 @@ class Ingest:
                 self._owners.setdefault(answer.digest, path)
             if self._owners.get(answer.digest) == path:
                 self._pieces.append(answer)
-            if len(self._pieces) >= _ENCODE:
-                self._encode()
+            encoder = self.towers[answer.modality].encoder
+            if len(self._pieces) >= self._encoding.size(encoder, answer.modality):
+                self._send()
             return
         pending = self._asked.pop(path)
         if answer.digest is None:  # nothing is kept of half a file
@@ -283,7 +305,7 @@ class Ingest:
             self._decoded.append(ready)
             return
         self._look_up([answer.digest])
-        if answer.digest in self._known or self.space is None:
+        if answer.digest in self._known or self.dry_run:
             self._batch.append(ready)
         else:  # its digest turned out to be new
             self._submit(pending, decode=True)
@@ -292,8 +314,11 @@ class Ingest:
         """Forget what came of a file that failed."""
         digest = self._begun.get(path)
         if digest is not None and self._owners.get(digest) == path:
+            while self._encoding:
+                self._receive()
             self._pieces = [piece for piece in self._pieces if piece.digest != digest]
             self._rows.pop(digest, None)
+            self._sent.pop(digest, None)
             del self._owners[digest]
 
     def _look_up(self, digests: list[bytes]) -> None:
@@ -307,28 +332,49 @@ class Ingest:
         self._retry.append(pending)
         return True
 
-    def _encode(self) -> None:
-        """Turn the waiting pieces into vectors, each content once; pass on what is whole."""
-        digests = {piece.digest for piece in self._pieces}
-        self._look_up([*digests, *(r.content.digest for r in self._decoded if r.content)])
-        counts = Counter({digest: len(rows) for digest, rows in self._rows.items()})
+    def _send(self) -> None:
+        """Hand the waiting pieces to the encoder, each content once; take back what it has done
+        meanwhile.
+        """
+        self._look_up([piece.digest for piece in self._pieces])
         new: dict[Modality, list[Piece]] = {}
         for piece in self._pieces:
             # a file that is begun again brings its first pieces a second time
-            if piece.digest not in self._known and piece.number == counts[piece.digest]:
-                counts[piece.digest] += 1
+            if piece.digest not in self._known and piece.number == self._sent[piece.digest]:
+                self._sent[piece.digest] += 1
                 new.setdefault(piece.modality, []).append(piece)
-        for modality, pieces in new.items():
-            rows = self.encoder.encode(modality, [piece.data for piece in pieces])
-            sound = _usable(rows)
+        calls = [
+            (self.towers[modality].encoder, modality, [piece.data for piece in pieces])
+            for modality, pieces in new.items()
+        ]
+        self._encoding.send(_Parcel(new, self._decoded), calls)
+        self._pieces, self._decoded = [], []
+        while len(self._encoding) > DEPTH:
+            self._receive()
+
+    def _receive(self) -> None:
+        """Take a parcel from the encoder, and pass on the files that are whole with it."""
+        parcel, found = self._encoding.take()
+        for pieces, rows in zip(parcel.pieces.values(), found, strict=True):
+            sound = usable(rows)
             for piece, row, good in zip(pieces, rows, sound, strict=True):
                 kept = self._rows.setdefault(piece.digest, [])
                 kept.append((row if good else None, _part(piece)))
             self.report.encoded += int(sound.sum())
-        self._pieces = []
-        decoded, self._decoded = self._decoded, []
-        for ready in decoded:
+        # what was new when it was sent may have been committed since
+        self._look_up([ready.content.digest for ready in parcel.decoded if ready.content])
+        for ready in parcel.decoded:
             self._weigh(ready)
+
+    def _bring_home(self, *, whole: bool) -> None:
+        """Have everything encoded that waits; or (not `whole`) so much that a batch is ready, but
+        for what may be left to the encoder while that is committed.
+        """
+        least = self.settings.batch - self._encoding.kept
+        if self._pieces or self._decoded:
+            self._send()
+        while self._encoding and (whole or _items(self._batch) < least):
+            self._receive()
 
     def _weigh(self, ready: _Ready) -> None:
         """Pass on a file that was decoded, if it has a good vector for each of its pieces."""
@@ -348,15 +394,18 @@ class Ingest:
     # -- committing --------------------------------------------------------------------
 
     def _commit_is_due(self) -> bool:
-        waiting = sum(ready.items + len(ready.said) for ready in (*self._batch, *self._decoded))
-        waited = time.monotonic() - self._committed_at > _COMMIT_SECONDS
-        return waiting >= self.settings.batch or (waiting > 0 and waited)
+        under_way = [ready for parcel in self._encoding.tags for ready in parcel.decoded]
+        waiting = _items([*self._batch, *self._decoded, *under_way])
+        return waiting >= self.settings.batch or (waiting > 0 and self._commit_is_late())
+
+    def _commit_is_late(self) -> bool:
+        return time.monotonic() - self._committed_at > _COMMIT_SECONDS
 
     def _commit(self) -> None:
         """Write the batch in one transaction. Only then are its files indexed."""
         batch, self._batch = self._batch, []
         self._committed_at = time.monotonic()
-        if self.space is None:
+        if self.dry_run:
             for ready in batch:
                 self._settle(ready, self._fate(ready)[0])
                 if ready.content:  # what comes after it is a copy; no content has the id 0
@@ -366,7 +415,7 @@ class Ingest:
         captions = self._encode_captions(batch)
         with self.catalog.transaction():
             for text, rows in captions:
-                content_id = self.catalog.put_caption(text, self.space.id, rows)
+                content_id = self.catalog.put_caption(text, self._space_of(Modality.TEXT), rows)
                 self._known[caption_digest(text)] = content_id
             for ready in batch:
                 if ready.state is None or _state(ready.pending.path) == ready.state:
@@ -377,9 +426,17 @@ class Ingest:
                     fates.append((ready, self._write(ready)))
         for ready, fate in fates:
             self._settle(ready, fate)
-        self._owners = {d: path for d, path in self._owners.items() if path in self._begun}
+        under_way = [parcel.decoded for parcel in self._encoding.tags]
+        needed = {r.content.digest for some in under_way for r in some if r.content}
+        self._owners = {
+            d: path for d, path in self._owners.items() if path in self._begun or d in needed
+        }
         self._rows = {d: rows for d, rows in self._rows.items() if d in self._owners}
+        self._sent = Counter({d: n for d, n in self._sent.items() if d in self._owners})
         self._known.clear()
+
+    def _space_of(self, modality: Modality) -> int:
+        return self.towers[modality].space.id if modality in self.towers else 0
 
     def _encode_captions(self, batch: list[_Ready]) -> list[tuple[str, Vectors]]:
         """The captions that are new to the library, with their (1, dim) rows; (0, dim) where
@@ -390,10 +447,13 @@ class Ingest:
         # the short ones together: little is padded
         new = sorted((text for key, text in texts.items() if key not in self._known), key=len)
         found: list[tuple[str, Vectors]] = []
-        for start in range(0, len(new), _ENCODE):
-            block = new[start : start + _ENCODE]
-            rows = self.encoder.encode(Modality.TEXT, block)
-            good = _usable(rows)
+        if Modality.TEXT not in self.towers:  # found as words alone, until there is one
+            return [(text, np.empty((0, 0), np.float32)) for text in new]
+        encoder = self.towers[Modality.TEXT].encoder
+        for start in range(0, len(new), _CAPTIONS):
+            block = new[start : start + _CAPTIONS]
+            rows = self._encoding.encode(encoder, Modality.TEXT, block)
+            good = usable(rows)
             found += [(text, rows[n : n + 1][good[n : n + 1]]) for n, text in enumerate(block)]
         return found
 
@@ -426,12 +486,12 @@ class Ingest:
             return fate
         content_id = self._known.get(ready.content.digest)
         if content_id is None:
-            assert self.space is not None
             rows = self._rows[ready.content.digest]
             if ready.content.modality is not Modality.IMAGE:
                 ready.content = replace(ready.content, parts=tuple(part for _, part in rows))
             vectors = np.stack([row for row, _ in rows if row is not None])
-            content_id = self.catalog.put_content(ready.content, self.space.id, vectors)
+            space_id = self._space_of(ready.content.modality)
+            content_id = self.catalog.put_content(ready.content, space_id, vectors)
             self._known[ready.content.digest] = content_id
         else:
             self.catalog.describe(content_id, ready.content.metadata)
@@ -494,7 +554,7 @@ class Ingest:
     # -- the end -----------------------------------------------------------------------
 
     def _finish(self, scan: Scan, scopes: list[Scope]) -> None:
-        """Say what is gone, name folders that could not be listed, renew the cache."""
+        """Say what is gone, and name folders that could not be listed."""
         self.report.notes += [f"{n} files skipped: {why}" for why, n in self._skipped.items()]
         for path, message in scan.unreadable.items():
             failure = Failure(Path(os.fsdecode(path)), Reason.UNREADABLE, message)
@@ -505,7 +565,7 @@ class Ingest:
         missing = [id for id in scan.missing if id not in self._moved]
         gone = [id for id, path in self.catalog.paths_by_id(missing) if not _is_file(path)]
         self.report.gone = self.catalog.count_indexed(gone)
-        if self.space is None:
+        if self.dry_run:
             return
         with self.catalog.transaction():
             self.catalog.mark_gone(gone)
@@ -513,18 +573,15 @@ class Ingest:
                 self.catalog.clear_folder_failures(scope.path)
             for path, message in scan.unreadable.items():
                 self.catalog.put_folder_failure(path, message)
-        changed = backgrounds.refresh(self.catalog, self.space, self.encoder)
-        self.space.write_cache(always=changed)
+
+
+def _items(files: Sequence[_Ready]) -> int:
+    """How many vectors these files and what is said of them come to."""
+    return sum(ready.items + len(ready.said) for ready in files)
 
 
 def _part(piece: Piece) -> Part:
     return Part(piece.start, piece.end, piece.data if isinstance(piece.data, str) else None)
-
-
-def _usable(rows: Vectors) -> NDArray[np.bool_]:
-    """Which of (n, dim) rows are unit rows: NaN, Inf and zero have no length that compares."""
-    usable: NDArray[np.bool_] = np.abs(np.linalg.norm(rows, axis=1) - 1) < 0.01
-    return usable
 
 
 def _state(path: bytes) -> tuple[int, int, int] | None:

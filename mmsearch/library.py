@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,34 +26,42 @@ from mmsearch.errors import (
 )
 from mmsearch.files import WalkRules, display
 from mmsearch.hits import Hits
+from mmsearch.joint import Joint
 from mmsearch.language import Query, said
 from mmsearch.locking import WriterLock
 from mmsearch.records import Failure, Label, Modality, Report
-from mmsearch.search import Options, Search, by_words, fitting, how_to
+from mmsearch.search import How, Options, Search, by_words, fitting, how_to
 from mmsearch.settings import Settings, load_settings
 from mmsearch.space import Space
+from mmsearch.spaces import Spaces, begin_spaces, find_spaces
 
 if TYPE_CHECKING:
     from mmsearch.checking import Depth
-    from mmsearch.ingest import Ingest, Progress
+    from mmsearch.indexing import Indexing
+    from mmsearch.ingest import Progress
     from mmsearch.labels import Vocabulary
     from mmsearch.repairing import Repaired
-
-_BUILTIN = re.compile(r"builtin-(\d+)")
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 def open_library(
-    path: str | os.PathLike[str] | None = None, *, model: str | None = None, **settings: Any
+    path: str | os.PathLike[str] | None = None,
+    *,
+    model: str | Sequence[str] | None = None,
+    **settings: Any,
 ) -> Library:
     """The library in a folder; without a path, the one that the settings name.
 
+    A library remembers its models, and one or several that are named here are those to ask;
+    `index` adds them where they are new. The settings' own is for a library that has none yet.
     Nothing is created before the first `index`. Other settings (`workers`, `batch`,
     `timeout`, `max_megapixels`, `max_file_mb`) may be given by name. Raises UsageError for
     a setting that does not exist.
     """
-    return Library(load_settings(index=path, model=model, **settings))
+    models = (model,) if isinstance(model, str) else tuple(model or ())
+    usual = models[0] if models else None
+    return Library(load_settings(index=path, model=usual, **settings), models)
 
 
 class Library:
@@ -63,10 +70,13 @@ class Library:
     Reading is safe beside a writer in another process; one object may be shared by threads.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, models: Sequence[str] = ()) -> None:
         self.settings = settings
+        self.models = tuple(models)  # those that are asked for; none: what the library has
         self.folder = settings.index
-        self._reader: tuple[Catalog, Space] | None = None
+        self._reader: tuple[Catalog, Spaces] | None = None
+        self._version = -1  # of the catalog when its spaces were looked up last, and these
+        self._rows: list[tuple[int, str, str, int]] = []
         self._reader_of: tuple[int, int] | None = None  # device and inode of library.db
         self._guard = threading.RLock()
 
@@ -101,10 +111,11 @@ class Library:
         commit; `note` is told what ought to be known before the work begins. Returns a Report
         of counts and failures.
 
-        Raises UsageError for a path that is not there, LibraryLocked beside another writer,
-        EncoderMismatch, DiskFull, StorageFailed, LibraryDamaged, LibraryReadOnly.
+        Every model of the library encodes what it reads, and one that is new to it also what is
+        known already. Raises UsageError for a path that is not there, LibraryLocked beside another
+        writer, EncoderMismatch, DiskFull, StorageFailed, LibraryDamaged, LibraryReadOnly.
         """
-        from mmsearch.ingest import Ingest  # a query has no need of it
+        from mmsearch.indexing import Indexing, announcements  # a query has no need of it
 
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         asked = [os.path.abspath(os.fsencode(path)) for path in given]
@@ -116,51 +127,32 @@ class Library:
         if not self._database.exists():
             self._refuse_empty_start(asked)
         work: dict[str, Any] = {"rehash": rehash, "stop": stop or (lambda: False)}
-        if dry_run:
-            return self._dry_run(asked, rules, progress, note, **work)
         run = None
         try:
-            self._make_folder()
-            with WriterLock(self.folder / "LOCK"), self._open_for_writing() as catalog:
-                space = self._begin_space(catalog)
-                self._announce(catalog, note)
-                run = Ingest(catalog, space, self.encoder, self.settings, rules, **work)
-                report = _followed(run, asked, progress)
-                for row in catalog.spaces():
-                    if row[0] != space.id:
-                        Space(catalog, self.folder / "cache", row).drop_if_empty()
-                return report
+            with self._writing(dry_run) as catalog:
+                spaces = begin_spaces(
+                    catalog, self.folder, self.models, self.settings.model, dry_run=dry_run
+                )
+                for line in announcements(catalog, spaces):
+                    note(line)
+                run = Indexing(catalog, spaces, self.settings, rules, dry_run=dry_run, **work)
+                return _followed(run, asked, progress)
         except DiskFull as error:
             count = run.committed if run else 0
             raise DiskFull(
                 f"disk full, {count} files committed, rerun to continue ({error})"
             ) from error
 
-    def _dry_run(
-        self,
-        asked: list[bytes],
-        rules: WalkRules,
-        progress: Callable[[Progress], None] | None,
-        note: Callable[[str], None],
-        **work: Any,
-    ) -> Report:
-        from mmsearch.ingest import Ingest
-
-        with _nothing() if not self._database.exists() else Catalog.open(self._database) as catalog:
-            if catalog.spaces():
-                self._space(catalog)  # refuses another encoder
-                self._announce(catalog, note)
-            run = Ingest(catalog, None, self.encoder, self.settings, rules, **work)
-            run.report.dry_run = True
-            return _followed(run, asked, progress)
-
-    def _announce(self, catalog: Catalog, note: Callable[[str], None]) -> None:
-        if waiting := self._waiting(catalog):
-            model, count = waiting
-            note(
-                f"this library was made by {model}: {count:,} files are encoded anew "
-                f"with {self.encoder.name}"
-            )
+    @contextmanager
+    def _writing(self, dry_run: bool) -> Iterator[Catalog]:
+        """The catalog for the one writer, made where there is none; or to look at alone."""
+        if dry_run:
+            with Catalog.open(self._database) if self._database.exists() else _nothing() as catalog:
+                yield catalog
+            return
+        self._make_folder()
+        with WriterLock(self.folder / "LOCK"), self._open_for_writing() as catalog:
+            yield catalog
 
     def _refuse_empty_start(self, asked: list[bytes]) -> None:
         if not asked:
@@ -184,41 +176,9 @@ class Library:
             return Catalog.open(self._database, write=True)
         return Catalog.create(self._database)
 
-    def _space(self, catalog: Catalog) -> Space:
-        """The space of the encoder at hand, or of an older built-in model than that.
-
-        Raises EncoderMismatch when the library has another encoder's, LibraryMissing for none.
-        """
-        have, rows = self.encoder, catalog.spaces()
-        if not rows:
-            raise LibraryMissing(f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER")
-        mine = [row for row in rows if row[2] == have.fingerprint]
-        built = mine[0] if mine else rows[-1]
-        if not mine and not _is_older(built[1], have.name):
-            raise EncoderMismatch(
-                f"{self.folder} was built with {built[1]} ({built[2][:8]}), you have {have.name} "
-                f"({have.fingerprint[:8]}): their vectors do not compare. Use another --index "
-                f"for {have.name}, or move this one away and index again"
-            )
-        return Space(catalog, self.folder / "cache", built)
-
-    def _begin_space(self, catalog: Catalog) -> Space:
-        """The space of the encoder at hand, for writing; begun when it is not there.
-
-        It takes the place of an older built-in model's in one transaction: from there on the
-        library is the new model's, and every file waits to be encoded anew.
-        """
-        have, rows = self.encoder, catalog.spaces()
-        if not rows or not self._answers(self._space(catalog)):
-            with catalog.transaction():
-                if rows:
-                    catalog.supersede()
-                catalog.put_space(have.name, have.fingerprint, have.dim)
-        return self._space(catalog)
-
-    def _answers(self, space: Space) -> bool:
-        """True when the space's vectors compare with those of the encoder at hand."""
-        return space.fingerprint == self.encoder.fingerprint
+    def _spaces(self, catalog: Catalog) -> Spaces:
+        """The spaces to ask. Raises EncoderMismatch, LibraryMissing."""
+        return find_spaces(catalog, self.folder, self.models, self.settings.model)
 
     def forget(self, paths: Paths = (), *, gone: bool = False) -> int:
         """Drop files from the library, never from the disk; returns how many.
@@ -285,16 +245,20 @@ class Library:
         if top < 1:
             raise UsageError(f"top is how many labels a file gets, at least 1, not {top}")
         kind, kept = fitting(modality, where)
-        with self._labelling(store) as (catalog, space):
-            if not self._answers(space):
+        with self._labelling(store) as (catalog, spaces):
+            if not spaces.opened:
                 raise EncoderMismatch(
-                    f"{self.folder} was made by {space.encoder_name}, whose vectors do not compare "
-                    f"with those of {self.encoder.name}; run mmsearch index first"
+                    f"{self.folder} was made by {spaces.older[-1].encoder_name}, whose vectors do "
+                    f"not compare with those of {self.encoder.name}; run mmsearch index first"
                 )
-            found = labels.labelled(
-                catalog, space, self.encoder, words,
-                templates=templates, top=top, modality=kind, kept=kept, least=min_relevance,
-            )  # fmt: skip
+            found: labels.Labelled = {}
+            for found_in, one in spaces.in_words().items():
+                if kind in (None, found_in):
+                    found |= labels.labelled(
+                        catalog, one.space, one.encoder, words,
+                        templates=templates, top=top, modality=found_in, kept=kept,
+                        least=min_relevance,
+                    )  # fmt: skip
             if store:
                 with catalog.transaction():
                     catalog.put_labels(found)
@@ -325,8 +289,8 @@ class Library:
         return len(had)
 
     @contextmanager
-    def _labelling(self, write: bool) -> Iterator[tuple[Catalog, Space]]:
-        """The catalog and the space as a reader has them, or as the one writer."""
+    def _labelling(self, write: bool) -> Iterator[tuple[Catalog, Spaces]]:
+        """The catalog and its spaces as a reader has them, or as the one writer."""
         if not write:
             with self._reading() as found, found[0].snapshot():
                 yield found
@@ -334,7 +298,7 @@ class Library:
         if not self._database.exists():
             raise LibraryMissing(f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER")
         with WriterLock(self.folder / "LOCK"), Catalog.open(self._database, write=True) as catalog:
-            yield catalog, self._space(catalog)
+            yield catalog, self._spaces(catalog)
 
     # -- reading -----------------------------------------------------------------------
 
@@ -373,53 +337,41 @@ class Library:
         """
         wanted = how_to(k, how)
         asked = [said(q) if isinstance(q, str) else q for q in queries]
-        with self._reading() as (catalog, space):
-            ready = self._answers(space)
-            if not ready and not all(by_words(query) for query in asked):
+        with self._reading() as (catalog, spaces):
+            if not spaces.opened and not all(by_words(query) for query in asked):
                 raise EncoderMismatch(
-                    f"{self.folder} was made by {space.encoder_name}, whose vectors do not compare "
-                    f"with those of {self.encoder.name}; run mmsearch index, or ask in words"
+                    f"{self.folder} was made by {spaces.older[-1].encoder_name}, whose vectors do "
+                    f"not compare with those of {self.encoder.name}; run mmsearch index, or ask in "
+                    "words"
                 )
-            encoder = self.encoder if ready else None
-            return list(Search(catalog, space, encoder, wanted).run(asked))
+            found = list(_search(catalog, spaces, wanted).run(asked))
+        closed = [f"{space.encoder_name} was not asked: {why}" for space, why in spaces.closed]
+        return [Hits(hits, [*hits.notes, *closed]) for hits in found] if closed else found
 
     def waiting(self) -> tuple[str, int] | None:
         """The older built-in model that made this library, and how many files still wait for
         `index` to encode them anew; None when none does.
         """
-        with self._reading() as (catalog, _), catalog.snapshot():
-            return self._waiting(catalog)
-
-    def _waiting(self, catalog: Catalog) -> tuple[str, int] | None:
-        have = self.encoder.fingerprint
-        rows = catalog.spaces()
-        older = {row[0]: row[1] for row in rows if row[2] != have}
-        count = catalog.count_waiting(list(older))
-        return (list(older.values())[-1], count) if count else None
+        with self._reading() as (catalog, spaces), catalog.snapshot():
+            return _waiting(catalog, spaces)
 
     def status(self) -> dict[str, Any]:
         """What the library holds: roots, counts, model, disk use, and the state of its cache."""
-        with self._reading() as (catalog, space), catalog.snapshot():
-            state = space.state()
+        with self._reading() as (catalog, spaces), catalog.snapshot():
+            first, *_ = told = [_told(catalog, one) for one in spaces.every]
             roots = [os.fsdecode(path) for _, path, _ in catalog.roots()]
             counts = catalog.counts() | {"labelled": catalog.count_labelled()}
-            waiting = self._waiting(catalog)
+            waiting = _waiting(catalog, spaces)
         sizes = [_size(path) for path in self.folder.rglob("*")]
         return {
             "index": str(self.folder),
-            "model": space.encoder_name,
-            "fingerprint": space.fingerprint,
-            "dim": space.dim,
+            **{key: first[key] for key in ("model", "fingerprint", "dim")},
             "roots": roots,
             **counts,
             "waiting": waiting[1] if waiting else 0,
             "bytes": sum(sizes),
-            "cache": {
-                "rows": state.rows,
-                "fresh": state.fresh,
-                "dead": state.dead,
-                "problem": state.problem,
-            },
+            "cache": first["cache"],
+            "spaces": told,
         }
 
     def errors(self, *, skipped: bool = False) -> list[Failure]:
@@ -441,13 +393,16 @@ class Library:
 
         quick = checking.depth_of(depth) is checking.Depth.QUICK
         try:
-            with self._reading() as (catalog, _), catalog.snapshot():
+            with self._reading() as (catalog, spaces), catalog.snapshot():
                 found = checking.database(catalog, quick=quick)
-                spaces = [Space(catalog, self.folder / "cache", row) for row in catalog.spaces()]
-                found = found or checking.caches(spaces, quick=quick)
+                found = found or checking.caches(spaces.every, quick=quick)
         except LibraryDamaged as error:
-            found = [str(error)]
-        return found if quick else found + checking.model(self.encoder)
+            return [str(error)]
+        if quick:
+            return found
+        closed = [(space.encoder_name, why) for space, why in spaces.closed]
+        found += [line for encoder in spaces.encoders for line in checking.model(encoder)]
+        return found + [f"{name} cannot be opened: {why}" for name, why in closed]
 
     def repair(
         self, approve: Callable[[Repaired], bool] = lambda plan: True, *, dry_run: bool = False
@@ -498,8 +453,8 @@ class Library:
         self.close()
 
     @contextmanager
-    def _reading(self) -> Iterator[tuple[Catalog, Space]]:
-        """The catalog and the space for one reader at a time; after an error, opened anew."""
+    def _reading(self) -> Iterator[tuple[Catalog, Spaces]]:
+        """The catalog and its spaces for one reader at a time; after an error, opened anew."""
         with self._guard:
             try:
                 yield self._read()
@@ -507,8 +462,8 @@ class Library:
                 self.close()
                 raise
 
-    def _read(self) -> tuple[Catalog, Space]:
-        """The catalog and the space, opened again when another library.db took the place."""
+    def _read(self) -> tuple[Catalog, Spaces]:
+        """The catalog and its spaces, opened again when another library.db took the place."""
         try:
             status = os.stat(self._database)
         except OSError as error:
@@ -517,17 +472,21 @@ class Library:
                 f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER"
             ) from error
         here = (status.st_dev, status.st_ino)
-        # another process may have begun the space that an older model's gives way to
-        superseded = self._reader is not None and not self._answers(self._reader[1])
-        if self._reader is None or self._reader_of != here or superseded:
-            self.close()
-            catalog = self._open_for_reading()
-            try:
-                space = self._space(catalog)
-            except BaseException:
-                catalog.close()
-                raise
-            self._reader, self._reader_of = (catalog, space), here
+        if self._reader is not None and self._reader_of == here:
+            catalog, version = self._reader[0], self._reader[0].data_version()
+            # another process may have begun a space, or dropped one
+            if version == self._version or catalog.spaces() == self._rows:
+                self._version = version
+                return self._reader
+        self.close()
+        catalog = self._open_for_reading()
+        try:
+            spaces = self._spaces(catalog)
+        except BaseException:
+            catalog.close()
+            raise
+        self._reader, self._reader_of = (catalog, spaces), here
+        self._version, self._rows = catalog.data_version(), catalog.spaces()
         return self._reader
 
     def _open_for_reading(self) -> Catalog:
@@ -541,10 +500,33 @@ class Library:
             return Catalog.open(self._database)
 
 
-def _is_older(built: str, have: str) -> bool:
-    """True for a built-in model before this one: its files have left the package."""
-    before, now = _BUILTIN.fullmatch(built), _BUILTIN.fullmatch(have)
-    return bool(before and now and int(before[1]) < int(now[1]))
+def _search(catalog: Catalog, spaces: Spaces, how: How) -> Search | Joint:
+    """What answers queries: one space, several joined, or of an older model's the words alone."""
+    if not spaces.opened:
+        return Search(catalog, spaces.older[-1], None, how)
+    found = [Search(catalog, one.space, one.encoder, how) for one in spaces.opened]
+    return found[0] if len(found) == 1 else Joint(catalog, found, how)
+
+
+def _told(catalog: Catalog, space: Space) -> dict[str, Any]:
+    """What a space holds, and what it has yet to encode of what its model is noted to read."""
+    state, (_, kinds) = space.state(), catalog.models()[space.id]
+    return {
+        "model": space.encoder_name,
+        "fingerprint": space.fingerprint,
+        "dim": space.dim,
+        "modalities": sorted(kinds),
+        "vectors": catalog.count_vectors(space.id)[0],
+        "missing": sum(catalog.count_missing(space.id, kinds).values()),
+        "cache": {
+            "rows": state.rows, "fresh": state.fresh, "dead": state.dead, "problem": state.problem
+        },
+    }  # fmt: skip
+
+
+def _waiting(catalog: Catalog, spaces: Spaces) -> tuple[str, int] | None:
+    count = catalog.count_waiting([space.id for space in spaces.older])
+    return (spaces.older[-1].encoder_name, count) if count else None
 
 
 def _size(path: Path) -> int:
@@ -566,7 +548,7 @@ def _nothing() -> Iterator[Catalog]:
 
 
 def _followed(
-    run: Ingest, paths: list[bytes], progress: Callable[[Progress], None] | None
+    run: Indexing, paths: list[bytes], progress: Callable[[Progress], None] | None
 ) -> Report:
     for step in run.run(paths):
         if progress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -22,9 +22,15 @@ _SHARE = 0.2  # of what words are worth is added to what vectors say
 
 
 def reciprocal_rank_fusion(
-    lists: Sequence[Sequence[Id]], k: float = 60, weights: Sequence[float] | None = None
+    lists: Sequence[Sequence[Id]],
+    k: float = 60,
+    weights: Sequence[float] | None = None,
+    known: Mapping[Id, int] | None = None,
 ) -> list[Id]:
     """One list of several, best first: by the sum of weight / (k + rank), with ranks from 1.
+
+    `known` has, by id, how many of the lists could have it (else 1), by which its sum is divided:
+    what only one list can know stands then where it stands there.
 
     What a list does not have gets nothing from it; equal sums stay in the order in which they
     were met. A low k lets the first places of each list decide; with a high one what stands in
@@ -34,7 +40,8 @@ def reciprocal_rank_fusion(
     sums: dict[Id, float] = {}
     for ranking, weight in zip(lists, weights or [1.0] * len(lists), strict=True):
         for rank, id in enumerate(ranking, start=1):
-            sums[id] = sums.get(id, 0.0) + weight / (k + rank)
+            share = weight / max(known.get(id, 1), 1) if known else weight
+            sums[id] = sums.get(id, 0.0) + share / (k + rank)
     return sorted(sums, key=lambda id: -sums[id])
 
 

@@ -49,6 +49,7 @@ class Reason(StrEnum):
 
     # Skipped: not a supported type. Counted, no fault of anyone.
     UNSUPPORTED = "unsupported"
+    NO_MODEL = "no-model"  # no model of the library reads this kind of file
     NOT_REGULAR = "not-regular"
     SYMLINK = "symlink"
     NEEDS_EXTRA = "needs-extra"
@@ -76,7 +77,8 @@ class Reason(StrEnum):
 
 _SKIPPED = frozenset(
     {
-        Reason.UNSUPPORTED, Reason.NOT_REGULAR, Reason.SYMLINK, Reason.NEEDS_EXTRA, Reason.SIDECAR,
+        Reason.UNSUPPORTED, Reason.NO_MODEL, Reason.NOT_REGULAR, Reason.SYMLINK,
+        Reason.NEEDS_EXTRA, Reason.SIDECAR,
     }
 )  # fmt: skip
 
@@ -231,6 +233,8 @@ class Hit:
     into a sound, `text` is what a passage of a text says. `captions` are what was said of the
     file, `taken` is the wall clock when it was taken or else when it was last changed.
     `duplicates` are the files folded into this answer, and `why` is there when it was asked.
+    `space` is the model whose score this is where a library has several, whose scores do not
+    compare: the one that ranked it highest.
     """
 
     rank: int
@@ -246,6 +250,7 @@ class Hit:
     taken: datetime | None = None
     duplicates: tuple[Path, ...] = ()
     why: Why | None = None
+    space: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; a path that is not UTF-8 also comes as base64 `path_bytes`."""
@@ -265,6 +270,8 @@ class Hit:
         }
         if self.why is not None:
             row["why"] = self.why.as_dict()
+        if self.space is not None:
+            row["space"] = self.space
         return row | _path_values(self.path)
 
 
@@ -314,6 +321,11 @@ class Report:
     given; offline: files of roots that are not there now; skipped: not a supported
     type; sidecars: captions of other files; unchanged: as before. `failures` has what could
     not be read in this run. captioned: how many of the files have other captions than before.
+    filled: contents that were known, captions among them, and now have vectors in a further space.
+
+    encoded: vectors that were written; `vectors` those that were made, by modality, in `seconds` of
+    reading and encoding. `waited`: seconds of these with nothing to do but wait for the encoder,
+    less those of waiting for files.
     """
 
     added: int = 0
@@ -328,6 +340,10 @@ class Report:
     failures: list[Failure] = field(default_factory=list)
     encoded: int = 0
     captioned: int = 0
+    filled: int = 0
+    vectors: dict[Modality, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    waited: float = 0.0
     interrupted: bool = False
     dry_run: bool = False
     notes: list[str] = field(default_factory=list)
@@ -337,15 +353,28 @@ class Report:
         """(path, reason) of every file that failed in this run."""
         return [(failure.path, str(failure.reason)) for failure in self.failures]
 
+    @property
+    def per_second(self) -> dict[str, float]:
+        """Vectors made a second, by modality."""
+        return {str(kind): count / self.seconds for kind, count in self.vectors.items()}
+
+    @property
+    def limit(self) -> str | None:
+        """Which of the two the run waited for: the "loader" or the "encoder"; None: for neither."""
+        if not self.vectors:
+            return None
+        return "encoder" if self.waited >= 0 else "loader"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        counts = {
+        counts: dict[str, Any] = {
             name: getattr(self, name)
             for name in (
                 "added", "changed", "moved", "copied", "gone", "offline",
-                "skipped", "sidecars", "unchanged", "encoded", "captioned", "interrupted",
-                "dry_run",
+                "skipped", "sidecars", "unchanged", "encoded", "captioned", "filled",
+                "interrupted", "dry_run", "limit",
             )
         }  # fmt: skip
+        counts["per_second"] = {kind: round(rate, 2) for kind, rate in self.per_second.items()}
         failed = [failure.as_dict() for failure in self.failures]
         return counts | {"failed": failed, "notes": list(self.notes)}

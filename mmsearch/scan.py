@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mmsearch.catalog import Catalog, Known
 from mmsearch.errors import UsageError
 from mmsearch.files import Folder, Stat, WalkRules, display, one_file, vanished, walk
-from mmsearch.records import Reason
+from mmsearch.records import Modality, Reason
 from mmsearch.sidecars import LISTS, Found, Sidecars, Surroundings
 
 # What became of a sidecar that was looked at and is the same as then.
@@ -131,14 +131,16 @@ class Scan:
         rules: WalkRules,
         retry: frozenset[Reason],
         offline: Sequence[bytes],
-        captioned: frozenset[bytes],
+        suffixes: Mapping[Modality, frozenset[bytes]],
         *,
         rehash: bool = False,
     ) -> None:
         self._catalog = catalog
         self._roots = frozenset(path for _, path, _ in catalog.roots())
         self._rules = rules
-        self._captioned = captioned  # suffixes of files that sidecars are looked for
+        # suffixes of files that some encoder reads, and of those that sidecars are looked for
+        self._readable = frozenset().union(*suffixes.values())
+        self._captioned = self._readable - suffixes.get(Modality.TEXT, frozenset())
         self._lists: dict[bytes, tuple[Found, ...]] = {}  # of captions, by folder
         self._offline = offline  # roots of which nothing is missing, whatever is not there
         self._retry = retry  # files refused for these reasons are read again
@@ -170,7 +172,7 @@ class Scan:
                 before = known.pop(name, None)
                 if around.is_sidecar(name):
                     yield self._sidecar(os.path.join(folder.path, name), found, before)
-                elif before is None or self._is_pending(found, before):
+                elif before is None or self._is_pending(name, found, before):
                     new.append((name, found, before))
                 elif before.content_id is not None and before.mark != around.of(name).mark:
                     path = os.path.join(folder.path, name)
@@ -208,10 +210,12 @@ class Scan:
             self._lists[folder.path] = around.lists
         return around
 
-    def _is_pending(self, found: Stat, known: Known) -> bool:
+    def _is_pending(self, name: bytes, found: Stat, known: Known) -> bool:
         """True when a known file, which is no sidecar, has to be read."""
         same = known.state == found.figures and not self._rehash
         again = known.reason in self._retry or known.reason is Reason.SIDECAR
+        if known.reason is Reason.NO_MODEL:
+            again = os.path.splitext(name)[1].lower() in self._readable
         return not same or known.gone or again or not known.described
 
     def _sidecar(self, path: bytes, found: Stat, known: Known | None) -> Pending | None:

@@ -104,10 +104,19 @@ def by_words(query: Query) -> bool:
     return any(isinstance(term.value, str) for term in terms_of(query))
 
 
+def told(query: Query, hits: list[Hit], how: How, rated: bool, notes: Sequence[str] = ()) -> Hits:
+    """The hits in the order that is wanted, with what there is to say about them."""
+    said = [*remarks(query), *notes]
+    if not hits and rated and not how.all:
+        said.append("nothing in this library fits well enough; --all shows what comes nearest")
+    return Hits(arranged(hits, how.sort), said)
+
+
 class Search:
     """One library's catalog and space, asked. Without an encoder only words are looked for."""
 
     def __init__(self, catalog: Catalog, space: Space, encoder: Encoder | None, how: How) -> None:
+        self.space, self.encoder = space, encoder
         self._catalog, self._space, self._encoder, self._how = catalog, space, encoder, how
         self._calibrator: Calibrator | None = None
         if encoder is not None and how.hybrid is not Hybrid.ONLY:
@@ -122,20 +131,27 @@ class Search:
         """The answers to each query, in order. Raises UsageError, LoadError, LibraryDamaged."""
         for query in queries:
             checked(query)
-        batches = _batches(queries)
+        batches = batched(queries)
         with ThreadPoolExecutor(1) as beside:  # what is asked next is encoded meanwhile
-            coming = beside.submit(self._questions, batches[0]) if batches else None
+            coming = beside.submit(self.questions, batches[0]) if batches else None
             for following in [*batches[1:], None]:
                 if coming is None:
                     return
                 questions = coming.result()
-                coming = beside.submit(self._questions, following) if following else None
+                coming = beside.submit(self.questions, following) if following else None
                 with self._catalog.snapshot():
                     found = self._hits(questions)
                 for question, hits in zip(questions, found, strict=True):
-                    yield self._told(question, hits)
+                    why = self.explained(question, hits)
+                    yield told(question.query, why, self._how, self.rates)
 
-    def _questions(self, queries: Sequence[Query]) -> list[Question]:
+    @property
+    def rates(self) -> bool:
+        """Whether answers have a relevance."""
+        return self._calibrator is not None
+
+    def questions(self, queries: Sequence[Query]) -> list[Question]:
+        """These queries as they are to be answered, encoded together. Raises as `run` does."""
         how = self._how
         questions = [
             Question(query, {}, how.fusion, how.subtract, how.hybrid, how.modality, how.kept)
@@ -155,15 +171,16 @@ class Search:
         """The k best hits of each, those of one thing folded together where that is wanted."""
         how = self._how
         if not how.group_duplicates:
-            return self._found(questions, how.k)
+            return self.found(questions, how.k)
         from mmsearch.duplicates import grouped
 
         def hits(question: Question) -> list[Hit]:
-            return grouped(lambda n: self._found([question], n)[0], self._rows, how.k)
+            return grouped(lambda n: self.found([question], n)[0], self.rows, how.k)
 
         return [hits(question) for question in questions]
 
-    def _found(self, questions: Sequence[Question], count: int) -> list[list[Hit]]:
+    def found(self, questions: Sequence[Question], count: int) -> list[list[Hit]]:
+        """The `count` best hits of each question."""
         how = self._how
         many = min(count, _MOST) + len(how.exclude)
         answers = answer(self._catalog, self._space, questions, many, self._calibrator)
@@ -196,22 +213,19 @@ class Search:
         least = how.min_relevance if how.min_relevance is not None else self._calibrator.least
         return [one for one in found if one.relevance is None or one.relevance >= least]
 
-    def _told(self, question: Question, hits: list[Hit]) -> Hits:
-        """The hits in the order that is wanted, explained if need be, with what there is to say."""
+    def explained(self, question: Question, hits: list[Hit]) -> list[Hit]:
+        """The same hits, each with what carried it, if that is wanted."""
         how = self._how
-        if how.explain and self._encoder is not None and question.asked:
-            from mmsearch.explaining import explain
+        if not how.explain or self._encoder is None or not question.asked:
+            return hits
+        from mmsearch.explaining import explain
 
-            parts = wanted(question.query, how.fusion, subtract=how.subtract)
-            vectors = np.stack([question.asked[leaf].vector for leaf in parts])
-            rows = {id: row for id, (_, row) in self._rows([hit.id for hit in hits]).items()}
-            hits = explain(question.query, vectors, hits, rows, self._encoder)
-        notes = remarks(question.query)
-        if not hits and self._calibrator is not None and not how.all:
-            notes.append("nothing in this library fits well enough; --all shows what comes nearest")
-        return Hits(arranged(hits, how.sort), notes)
+        parts = wanted(question.query, how.fusion, subtract=how.subtract)
+        vectors = np.stack([question.asked[leaf].vector for leaf in parts])
+        rows = {id: row for id, (_, row) in self.rows([hit.id for hit in hits]).items()}
+        return explain(question.query, vectors, hits, rows, self._encoder)
 
-    def _rows(self, item_ids: Sequence[int]) -> dict[int, tuple[int, Vectors]]:
+    def rows(self, item_ids: Sequence[int]) -> dict[int, tuple[int, Vectors]]:
         """By item, its content and its (dim,) unit row, as far as it has one."""
         details = self._catalog.details(item_ids)
         items, own = self._catalog.vectors_of_items(self._space.id, item_ids)
@@ -224,7 +238,7 @@ class Search:
         }
 
 
-def _batches(queries: Sequence[Query]) -> list[list[Query]]:
+def batched(queries: Sequence[Query]) -> list[list[Query]]:
     """These in order, as many together as have _AT_ONCE terms."""
     batches: list[list[Query]] = []
     terms = _AT_ONCE

@@ -185,7 +185,7 @@ def warm_pools() -> Iterator[WarmPools]:
 
 def inject(monkeypatch: pytest.MonkeyPatch, encoder: Any) -> None:
     """Have every module open this encoder, whatever the name."""
-    for module in ("encoders", "library", "embedding"):
+    for module in ("encoders", "library", "spaces", "embedding"):
         target = f"mmsearch.{module}.open_encoder"
         monkeypatch.setattr(target, lambda name, precision="auto": encoder, raising=False)
 

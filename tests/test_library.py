@@ -909,7 +909,8 @@ def same_outcome(dry, real):
     """All that a report counts, but for the work that only a real run does."""
     left, right = dry.as_dict(), real.as_dict()
     for row in (left, right):
-        row.pop("encoded")
+        for work in ("encoded", "limit", "per_second"):
+            row.pop(work)
         row["failed"] = sorted((one["path"], one["reason"]) for one in row["failed"])
     assert (left.pop("dry_run"), right.pop("dry_run")) == (True, False)
     assert left == right

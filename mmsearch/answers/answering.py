@@ -229,7 +229,7 @@ class _Candidates:
         vectors, own, captions = self._of_vectors()
         _, worth = self._value(own, captions, words)
         found = []
-        for kind in Modality:
+        for kind in sorted(self.question.kinds):
             of_kind = self._kinds == Kind[kind.name]
             mine = highest(np.where(of_kind, worth, np.float32(-np.inf)), k + _FINALISTS)
             if len(mine):

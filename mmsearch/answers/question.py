@@ -37,6 +37,7 @@ class Question:
     hybrid: Hybrid = Hybrid.AUTO
     modality: Modality | None = None
     kept: Filter | None = None
+    kinds: frozenset[Modality] = frozenset(Modality)  # of items that are to be among the answers
 
     @property
     def leaves(self) -> list[Leaf]:

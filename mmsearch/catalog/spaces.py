@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmsearch.records import Vectors
 
 _PAGE = 256  # contents asked for at a time
+_MARKED = (33, 40)  # bytes of a file's digest and of a caption's with a zero byte behind
 
 
 class Missing(NamedTuple):
@@ -98,7 +99,8 @@ class Spaces(Session):
 
     def forget_unsupported(self) -> None:
         """Have files of no supported type looked at again: an encoder came that may read them."""
-        self._connection.execute(delete(files).where(files.c.reason == Reason.UNSUPPORTED))
+        refused = files.c.reason.in_([Reason.UNSUPPORTED, Reason.NO_MODEL])
+        self._connection.execute(delete(files).where(refused))
 
     def count_waiting(self, older: Sequence[int]) -> int:
         """How many files that are not gone have vectors in these spaces of older models."""
@@ -180,12 +182,16 @@ class Spaces(Session):
 
 
 def _lacking(space_id: int, modalities: Collection[Modality]) -> tuple[Any, ...]:
-    """Contents of these kinds without a vector in a space, of files that are there or captions."""
+    """Contents of these kinds without a vector in a space, of files that are there or captions.
+
+    Without those that `supersede` has marked: they are to be read anew, as new contents.
+    """
     there = exists().where(files.c.content_id == contents.c.id, files.c.gone_at.is_(None))
     return (
         contents.c.modality.in_(sorted(modalities)),
         ~_in_space(space_id),
         or_(contents.c.format == CAPTION, there),
+        func.length(contents.c.digest).not_in(_MARKED),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from mmsearch.library import Library
 
@@ -30,13 +30,16 @@ bench = typer.Typer(
 app.add_typer(bench, name="bench")
 
 
-def opened(index: Path | None, model: str | None = None, **settings: Any) -> Library:
+def opened(
+    index: Path | None, model: str | Sequence[str] | None = None, **settings: Any
+) -> Library:
     from mmsearch.encoders import reservations
     from mmsearch.library import open_library
     from mmsearch.printing import note
 
-    if model and (reasons := reservations(model)):
-        note(f"{model} is not offered as a default, for {'; '.join(reasons)}")
+    for name in [model] if isinstance(model, str) else model or []:
+        if reasons := reservations(name):
+            note(f"{name} is not offered as a default, for {'; '.join(reasons)}")
     return open_library(index, model=model, **settings)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mmsearch.cli.app import app, opened, signals
-from mmsearch.cli.options import Index, Json, Model
+from mmsearch.cli.options import Index, Json, Models
 
 
 @app.command()
@@ -20,7 +20,7 @@ def index(
         typer.Argument(metavar="PATH", help="Folders or files; none: all known roots."),
     ] = None,
     index: Index = None,
-    model: Model = None,
+    model: Models = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option(metavar="GLOB", help="Leave out names or paths like this; may be repeated."),
@@ -85,7 +85,11 @@ def status(index: Index = None, json: Json = False) -> None:
         return
     cache = state["cache"]
     print(f"index     {display(state['index'])}  ({state['bytes'] / 1e6:,.1f} MB)")
-    print(f"model     {state['model']}, {state['dim']} dimensions")
+    for space in state["spaces"]:
+        about = f"{space['dim']} dimensions, {space['vectors']:,} vectors"
+        if space["missing"]:
+            about += f", {space['missing']:,} to come: run mmsearch index"
+        print(f"model     {space['model']}, {about}")
     print(f"files     {state['files']:,} indexed, {state['gone']:,} gone")
     if state["waiting"]:
         print(f"          {state['waiting']:,} wait to be encoded anew: run mmsearch index")

@@ -21,6 +21,14 @@ Model = Annotated[
     str | None,
     typer.Option("--model", metavar="NAME", help="The model, or a training run; default: builtin."),
 ]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="A model, or a training run; may be repeated. Default: those of the library.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 

@@ -22,6 +22,7 @@ from mmsearch.cli.options import (
     LeastRelevance,
     Many,
     Model,
+    Models,
     Nul,
     Sorted,
     Thumbnails,
@@ -45,7 +46,7 @@ def query(
         ),
     ] = None,
     index: Index = None,
-    model: Model = None,
+    model: Models = None,
     k: Many = 10,
     all: All = False,
     type: Type = None,
@@ -115,7 +116,7 @@ def like(
         typer.Option("--unlike", metavar="FILE", help="What not to be like; may be repeated."),
     ] = None,
     index: Index = None,
-    model: Model = None,
+    model: Models = None,
     k: Many = 10,
     all: All = False,
     type: Type = None,
@@ -159,7 +160,7 @@ def _lines(path: Path) -> list[str]:
 def _answer(
     asked: dict[str, Query],
     index: Path | None,
-    model: str | None,
+    model: list[str] | None,
     *,
     form: str,
     json: bool,
@@ -204,7 +205,7 @@ def label(
         ),
     ] = None,
     index: Index = None,
-    model: Model = None,
+    model: Models = None,
     type: Annotated[
         Modality | None, typer.Option("--type", help="Only files of this kind.")
     ] = None,

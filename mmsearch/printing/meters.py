@@ -21,9 +21,14 @@ class Meter:
         self._terminal = sys.stderr.isatty()
         self._began = time.monotonic()
         self._said = 0
+        self._model = ""
 
     def __call__(self, step: Progress) -> None:
         """Show one step of a run."""
+        if step.model != self._model:
+            self.close()
+            self._bar, self._said, self._model = None, 0, step.model
+            self._began = time.monotonic()
         if self._terminal:
             self._draw(step)
         elif step.committed > self._said:
@@ -32,7 +37,7 @@ class Meter:
             rate = step.done / seconds if seconds else 0.0
             left = (step.total - step.done) / rate if rate else 0.0
             note(
-                f"indexed {step.committed} of {step.total}, {step.failed} failed, "
+                f"{_did(step)} {step.committed} of {step.total}, {step.failed} failed, "
                 f"{rate:.0f} files/s, {clock(left)} left"
             )
 
@@ -46,7 +51,7 @@ class Meter:
             print("\r\x1b[K", end="", file=sys.stderr)
             # smoothing 0.05: the remaining time follows the last minute, not the last file
             self._bar = tqdm(
-                total=step.total, unit=" files", desc="indexing", smoothing=0.05, leave=False
+                total=step.total, unit=" files", desc=_doing(step), smoothing=0.05, leave=False
             )
         self._bar.update(step.done - self._bar.n)
 
@@ -56,6 +61,14 @@ class Meter:
             self._bar.close()
         elif self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr)
+
+
+def _did(step: Progress) -> str:
+    return f"encoded with {step.model}" if step.model else "indexed"
+
+
+def _doing(step: Progress) -> str:
+    return f"encoding with {step.model}" if step.model else "indexing"
 
 
 class TrainingMeter:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mmsearch.training.train import Trained
 
 
+_MANY = {"image": "pictures", "audio": "windows of sound", "text": "texts"}
+
+
 def print_failures(failures: Iterable[Failure]) -> None:
     """A line a file: reason code, path, and what is wrong."""
     for failure in failures:
@@ -29,7 +32,7 @@ def print_report(report: Report) -> None:
         (report.copied, "copied"), (report.gone, "gone"), (report.offline, "offline"),
         (report.unchanged, "unchanged"), (report.sidecars, "sidecars"),
         (report.skipped, "skipped (other types)"), (len(report.failures), "failed"),
-        (report.captioned, "with new captions"),
+        (report.captioned, "with new captions"), (report.filled, "encoded for another model"),
     ]  # fmt: skip
     said = [f"{count:,} {verb if word == 'added' else ''}{word}" for count, word in counts if count]
     print(", ".join(said) or "nothing to index here")
@@ -39,6 +42,9 @@ def print_report(report: Report) -> None:
         note(f"and {len(report.failures) - 10:,} more: mmsearch errors lists them all")
     for line in report.notes:
         note(line)
+    if report.limit:
+        rates = [f"{rate:,.1f} {_MANY[kind]}" for kind, rate in report.per_second.items()]
+        note(f"{', '.join(rates)} a second; the {report.limit} was the limit")
     if report.interrupted:
         note("interrupted: what was indexed is safe, run the same command again to go on")
 

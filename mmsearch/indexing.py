@@ -1,0 +1,99 @@
+"""One run over a library: files first, then what is known and some space has no vectors of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from mmsearch import backgrounds
+from mmsearch.catalog import Catalog
+from mmsearch.files import WalkRules
+from mmsearch.filling import Fill
+from mmsearch.ingest import Ingest, Progress
+from mmsearch.records import Modality
+from mmsearch.settings import Settings
+from mmsearch.space import Space
+from mmsearch.spaces import Opened, Spaces, is_older
+
+_MANY = {Modality.IMAGE: "pictures", Modality.AUDIO: "sounds", Modality.TEXT: "texts"}
+
+
+class Indexing:
+    """One run of the one writer. `committed` files are indexed for good."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        spaces: Spaces,
+        settings: Settings,
+        rules: WalkRules,
+        *,
+        dry_run: bool = False,
+        rehash: bool = False,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._catalog, self._spaces, self._settings, self._stop = catalog, spaces, settings, stop
+        self._towers = spaces.towers()
+        self._ingest = Ingest(catalog, self._towers, settings, rules, dry_run, rehash, stop)
+        self.report = self._ingest.report
+        self.report.dry_run = dry_run
+
+    @property
+    def committed(self) -> int:
+        """How many files this run has indexed for good."""
+        return self._ingest.committed
+
+    def run(self, paths: Sequence[bytes]) -> Iterator[Progress]:
+        """Go over the paths (none: all known roots), then over what is missing."""
+        self.report.notes += [
+            f"{space.encoder_name} has encoded nothing in this run: {why}"
+            for space, why in self._spaces.closed
+        ]
+        yield from self._ingest.run(paths)
+        if self.report.dry_run:
+            return
+        if len(self._spaces.opened) + len(self._spaces.older) > 1:
+            for one in self._spaces.opened:
+                if not self.report.interrupted:
+                    yield from self._fill(one)
+        if not self.report.interrupted:
+            for one in self._spaces.opened:
+                changed = backgrounds.refresh(self._catalog, one.space, one.encoder)
+                one.space.write_cache(always=changed)
+        for space in self._spaces.older:
+            space.drop_if_empty()
+
+    def _fill(self, one: Opened) -> Iterator[Progress]:
+        older = [
+            space.id for space in self._spaces.older
+            if is_older(space.encoder_name, one.encoder.name)
+        ]  # fmt: skip
+        first = self._towers.get(Modality.AUDIO)
+        want = first.encoder.audio_input if first else None
+        fill = Fill(
+            self._catalog, one, self._settings, self.report, self._stop, older,
+            want.window if want else None,
+        )  # fmt: skip
+        if fill.total:
+            yield from fill.run()
+
+
+def announcements(catalog: Catalog, spaces: Spaces) -> list[str]:
+    """What is to be encoded of what is known already, a sentence a space."""
+    told = []
+    older: Sequence[Space] = spaces.older
+    if older and (count := catalog.count_waiting([space.id for space in older])):
+        newest = next(
+            one.encoder.name for one in spaces.opened
+            if is_older(older[-1].encoder_name, one.encoder.name)
+        )  # fmt: skip
+        told.append(
+            f"this library was made by {older[-1].encoder_name}: {count:,} files are encoded anew "
+            f"with {newest}"
+        )
+    if len(spaces.opened) > 1:
+        for one in spaces.opened:
+            missing = catalog.count_missing(one.space.id, one.encoder.modalities)
+            if missing:
+                what = ", ".join(f"{count:,} {_MANY[kind]}" for kind, count in missing.items())
+                told.append(f"{one.encoder.name} has yet to encode what is known: {what}")
+    return told
