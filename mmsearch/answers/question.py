@@ -10,12 +10,13 @@ import numpy as np
 
 from mmsearch.files import well_formed
 from mmsearch.fusion import Fusion, Leaf, leaves, wanted, worth
+from mmsearch.records import Modality
 
 if TYPE_CHECKING:
     from mmsearch.embedding import Asked
     from mmsearch.filters import Filter
     from mmsearch.language import Query
-    from mmsearch.records import Modality, Scores, Vectors
+    from mmsearch.records import Scores, Vectors
 
 
 class Hybrid(StrEnum):
