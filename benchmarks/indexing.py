@@ -29,16 +29,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import REPOSITORY, CommandFailed, Cost, machine, origin, run, spread
+from made import Near, write_library
+from measuring import (
+    REPOSITORY,
+    CommandFailed,
+    Cost,
+    machine,
+    milliseconds,
+    origin,
+    run,
+    spread,
+    timed,
+)
 
 import mmsearch
 from mmsearch import embedding, files, loaders
-from mmsearch.catalog import Catalog, Content
+from mmsearch.catalog import Catalog
 from mmsearch.encoders import open_encoder
 from mmsearch.encoders.runtime import Graph
 from mmsearch.language import text
-from mmsearch.records import Modality
-from mmsearch.space import Space
 from mmsearch.vectors.matrix import open_matrix
 
 PHOTOS = REPOSITORY.parent / "shared" / "data" / "flickr8k" / "images"
@@ -507,44 +516,18 @@ print(json.dumps(memory_of(os.getpid())))
 """
 
 
-def make_large_library(source: Path, folder: Path, rows: int) -> None:
-    """A library of `rows` pictures that do not exist, near those of `source`, written as usual.
-
-    Every vector is that of a real photo plus a random one of half its length, renormalised
-    (cosine to the photo about 0.9), so that many rows compete as they do in real libraries.
-    """
-    encoder = open_encoder("builtin")
+def near_indexed(source: Path) -> Near:
+    """The photos that a library holds, for made-up ones to lie near."""
     with Catalog.open(source / "library.db") as catalog:
         blocks = [rows.vectors for rows in catalog.vectors_after(catalog.spaces()[0][0], 0)]
-    near = np.concatenate(blocks)
-    random = np.random.default_rng(1)
-    folder.mkdir(mode=0o700)
-    with Catalog.create(folder / "library.db") as catalog:
-        with catalog.transaction():
-            space_id = catalog.put_space(encoder.name, encoder.fingerprint, encoder.dim)
-            catalog.put_root(b"/made", 0)
-        for start in range(0, rows, 2000):
-            numbers = np.arange(start, min(start + 2000, rows))
-            vectors = near[numbers % len(near)]
-            noise = random.standard_normal(vectors.shape).astype(np.float32)
-            vectors = vectors + noise * np.float32(0.5 / np.sqrt(encoder.dim))
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            with catalog.transaction():
-                for number, row in zip(numbers.tolist(), vectors, strict=True):
-                    content = Content(number.to_bytes(32, "big"), Modality.IMAGE, "JPEG", 224, 224)
-                    content_id = catalog.put_content(content, space_id, row[None])
-                    path = b"/made/%03d/%07d.jpg" % (number // 1000, number)
-                    catalog.put_file(path, (1, 1, number + 1), content_id=content_id)
-        space = Space(catalog, folder / "cache", catalog.spaces()[0])
-        space.write_cache(always=True)
+    return Near(np.concatenate(blocks))
 
 
 def large(bench: Bench) -> None:
     """Queries in one process and in new ones, over `--rows` pictures."""
     folder = bench.work / "large"
-    begun = time.perf_counter()
-    make_large_library(bench.library, folder, bench.rows)
-    made = time.perf_counter() - begun
+    near = near_indexed(bench.library)
+    made = timed(lambda: write_library(folder, open_encoder("builtin"), near, bench.rows))
     sentences = [" ".join(parts) for parts in itertools.product(WHO, DOING, WHERE)]
     np.random.default_rng(2).shuffle(sentences)
     asked = sentences[: 40 * bench.repeat + 20]
@@ -560,21 +543,17 @@ def large(bench: Bench) -> None:
         command = [sys.executable, "-c", ASK_AND_WEIGH, str(folder), json.dumps(asked[:50])]
         paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "benchmarks")])
         held = json.loads(run(command, PYTHONPATH=paths).output)
-    milliseconds = {
-        name: {"median": 1e3 * statistics.median(values),
-               "p95": 1e3 * float(np.percentile(values, 95)), "least": 1e3 * min(values)}
-        for name, values in seconds.items()
-    }  # fmt: skip
+    took = {name: milliseconds(values) for name, values in seconds.items()}
     bench.raw["large"] = {
         "rows": bench.rows, "dim": rows.shape[1], "queries": len(asked), "recall": recall,
-        "milliseconds": milliseconds, "cold_cpu": cpu, "cold_memory_mb": memory,
+        "milliseconds": took, "cold_cpu": cpu, "cold_memory_mb": memory,
         "cold_modules": modules, "warm_memory_mb": held, "seconds_to_write": made,
     }  # fmt: skip
-    query, share = milliseconds["query"], milliseconds["encoding"]["median"]
+    query, share = took["query"], took["encoding"]["median"]
     bare = "; ".join(
-        f"{name}: {milliseconds[name]['median']:.2f} ms"
+        f"{name}: {took[name]['median']:.2f} ms"
         for name in ("bare IndexFlatIP", "numpy")
-        if name in milliseconds
+        if name in took
     )
     bench.table.append(Row(
         f"warm Library.query, {bench.rows:,} pictures: at most {BARS.warm_query:g} ms",
@@ -648,7 +627,7 @@ def agreeing(hits: Sequence[mmsearch.Hit], rows: Any, vector: Any) -> int:
     """
     scores = rows.astype(np.float64) @ vector.astype(np.float64)
     tenth = np.partition(scores, -10)[-10] - 1e-6  # float32 adds up in another order
-    numbers = {int(hit.path.stem): hit.score for hit in hits}
+    numbers = {int(hit.path.stem.split()[-1]): hit.score for hit in hits}
     return sum(
         scores[number] >= tenth and abs(scores[number] - score) < 1e-5
         for number, score in numbers.items()

@@ -10,12 +10,14 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _SAMPLE = 0.2  # seconds between looks at the memory of a process tree
@@ -154,6 +156,22 @@ def memory_of(pid: int) -> dict[str, float]:
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Median, least, and all of them."""
     return {"median": statistics.median(values), "least": min(values), "all": list(values)}
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of wall time."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def milliseconds(values: Sequence[float]) -> dict[str, float]:
+    """Of seconds: the median, the 95th percentile and the least."""
+    return {
+        "median": 1e3 * statistics.median(values),
+        "p95": 1e3 * float(np.percentile(values, 95)),
+        "least": 1e3 * min(values),
+    }
 
 
 def machine() -> dict[str, Any]:
