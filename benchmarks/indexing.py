@@ -29,8 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from latency import rows_of, top
 from made import Near, write_library
 from measuring import (
+    CLI,
     REPOSITORY,
     CommandFailed,
     Cost,
@@ -44,14 +46,11 @@ from measuring import (
 
 import mmsearch
 from mmsearch import embedding, files, loaders
-from mmsearch.catalog import Catalog
 from mmsearch.encoders import open_encoder
 from mmsearch.encoders.runtime import Graph
 from mmsearch.language import text
-from mmsearch.vectors.matrix import open_matrix
 
 PHOTOS = REPOSITORY.parent / "shared" / "data" / "flickr8k" / "images"
-CLI = [sys.executable, "-m", "mmsearch"]
 QUERY = "a dog on grass"
 IMPORTS = ("numpy", "onnxruntime", "faiss", "sqlalchemy", "typer", "tokenizers")
 FORBIDDEN = ("torch", "open_clip", "scipy", "skimage")
@@ -516,23 +515,15 @@ print(json.dumps(memory_of(os.getpid())))
 """
 
 
-def near_indexed(source: Path) -> Near:
-    """The photos that a library holds, for made-up ones to lie near."""
-    with Catalog.open(source / "library.db") as catalog:
-        blocks = [rows.vectors for rows in catalog.vectors_after(catalog.spaces()[0][0], 0)]
-    return Near(np.concatenate(blocks))
-
-
 def large(bench: Bench) -> None:
     """Queries in one process and in new ones, over `--rows` pictures."""
     folder = bench.work / "large"
-    near = near_indexed(bench.library)
+    near = Near(rows_of(bench.library))
     made = timed(lambda: write_library(folder, open_encoder("builtin"), near, bench.rows))
     sentences = [" ".join(parts) for parts in itertools.product(WHO, DOING, WHERE)]
     np.random.default_rng(2).shuffle(sentences)
     asked = sentences[: 40 * bench.repeat + 20]
-    matrix = open_matrix(str(next((folder / "cache").glob("*.matrix"))))
-    rows = np.array(matrix.rows.vectors)
+    rows = rows_of(folder)
     seconds, recall = ask(bench, folder, rows, asked)
     arguments = ["query", QUERY, "--index", str(folder)]
     costs = [run([*CLI, *arguments]) for _ in range(bench.repeat + 1)][1:]
@@ -611,13 +602,6 @@ def ask(
                     vector = answer
             found += agreeing(hits, rows, vector)
     return seconds, found / (10 * len(asked))
-
-
-def top(rows: Any, vector: Any, k: int) -> Any:
-    """The k best rows by numpy."""
-    scores = rows @ vector
-    best = np.argpartition(-scores, k)[:k]
-    return best[np.argsort(-scores[best])]
 
 
 def agreeing(hits: Sequence[mmsearch.Hit], rows: Any, vector: Any) -> int:

@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+CLI = [sys.executable, "-m", "mmsearch"]
 _SAMPLE = 0.2  # seconds between looks at the memory of a process tree
 
 
