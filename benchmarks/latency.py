@@ -25,8 +25,8 @@ from made import FLICKR8K, Near, near_photos, questions, write_library
 from measuring import CLI, REPOSITORY, machine, milliseconds, origin, run, spread, timed
 
 import mmsearch
-from mmsearch.captions import read_captions
 from mmsearch.catalog import Catalog
+from mmsearch.datasets.captions import read_captions
 from mmsearch.embedding import embed
 from mmsearch.encoders import open_encoder
 from mmsearch.records import Modality

@@ -21,8 +21,8 @@ import numpy as np
 from measuring import REPOSITORY
 
 from mmsearch import backgrounds
-from mmsearch.datasets.captions import read_captions
 from mmsearch.catalog import Catalog, Content
+from mmsearch.datasets.captions import read_captions
 from mmsearch.embedding import embed
 from mmsearch.encoders import Encoder
 from mmsearch.records import Modality

@@ -24,7 +24,7 @@ from latency import cold
 from made import FLICKR8K, Near, near_photos, questions, write_library
 from measuring import CLI, REPOSITORY, CommandFailed, Cost, machine, origin, run, spread
 
-from mmsearch.captions import read_captions
+from mmsearch.datasets.captions import read_captions
 from mmsearch.encoders import open_encoder
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
