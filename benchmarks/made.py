@@ -61,6 +61,16 @@ def questions(flickr8k: Path) -> list[str]:
     return list(dict.fromkeys(caption for photo in photos for caption in photo.captions))
 
 
+def rows_near(near: Near, count: int) -> Iterator[Vectors]:
+    """The unit rows of made-up pictures, `BATCH` at a time."""
+    random = np.random.default_rng(1)
+    for start in range(0, count, BATCH):
+        rows = near.photos[np.arange(start, min(start + BATCH, count)) % len(near.photos)]
+        noise = random.standard_normal(rows.shape).astype(np.float32)
+        rows = rows + noise * np.float32(0.5 / np.sqrt(rows.shape[1]))
+        yield rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def write_library(
     folder: Path, encoder: Encoder, near: Near, count: int, *, files: Path | None = None
 ) -> dict[str, dict[str, float]]:
@@ -72,7 +82,7 @@ def write_library(
     "hubness" (the pictures' constants), "cache" (the matrix that queries map).
     """
     root = os.fsencode(files.resolve()) if files else b"/made"
-    random = np.random.default_rng(1)
+    every = rows_near(near, count)
     spent: dict[str, dict[str, float]] = {}
     folder.mkdir(mode=0o700)
     with Catalog.create(folder / "library.db") as catalog:
@@ -82,7 +92,7 @@ def write_library(
         said: dict[str, int] = {}  # captions so far, and their contents
         for start in range(0, count, BATCH):
             numbers = range(start, min(start + BATCH, count))
-            rows = _beside(near.photos[np.array(numbers) % len(near.photos)], random)
+            rows = next(every)
             paths = [_path(root, number, near) for number in numbers]
             states = [_touched(path) if files else (1, 1, 1) for path in paths]
             with _timed(spent, "catalog"), catalog.transaction():
@@ -105,13 +115,6 @@ def write_library(
         with _timed(spent, "cache"):
             space.write_cache(always=True)
     return spent
-
-
-def _beside(rows: Vectors, random: np.random.Generator) -> Vectors:
-    noise = random.standard_normal(rows.shape).astype(np.float32)
-    rows = rows + noise * np.float32(0.5 / np.sqrt(rows.shape[1]))
-    beside: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return beside
 
 
 def _path(root: bytes, number: int, near: Near) -> bytes:

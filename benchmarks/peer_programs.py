@@ -6,6 +6,7 @@ installed packages that they may use as well (torch is gigabytes), as a .pth fil
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from measuring import CLI, REPOSITORY, CommandFailed, run
 
@@ -80,15 +82,21 @@ class Command:
 class Program:
     """One program with a state of its own, in a folder that may not exist yet.
 
-    `incremental`: indexing again reads only what changed; else why it cannot.
+    `cannot`: why indexing again cannot pass over what has not changed; None where it can.
     """
 
     name: str
-    incremental: str | None = None
+    cannot: str | None = None
     said = re.compile(r"(?!)")  # in what it prints while indexing: how many are done
 
     def __init__(self, place: Path) -> None:
         self.place = place
+
+    def at(self, place: Path) -> Self:
+        """The same program with another state."""
+        other = copy.copy(self)
+        other.place = place
+        return other
 
     def begin(self) -> None:
         """What must be there before the first run."""
@@ -112,20 +120,24 @@ class Mmsearch(Program):
 
     said = re.compile(r"indexed (\d+) of")
 
-    def __init__(self, place: Path, model: str = "builtin", name: str = "mmsearch") -> None:
+    def __init__(self, place: Path, model: str, name: str, cache: Path) -> None:
         super().__init__(place)
         self.name, self.model = name, model
+        self._where = {"MMSEARCH_CACHE": str(cache / "mmsearch")}  # of models that it exports
 
     def index(self, photos: Path) -> list[Command]:
-        return [Command([*CLI, "index", str(photos), *self._how])]
+        return [self._command(*CLI, "index", str(photos), *self._how)]
 
     def query(self, photos: Path, words: str, k: int) -> Command:
         how = ["-k", str(k), "--all", "--format", "paths"]
-        return Command([*CLI, "query", words, *how, *self._how])
+        return self._command(*CLI, "query", words, *how, *self._how)
 
     def warm(self, photos: Path, queries: Path) -> Command:
         script = str(PROGRAMS / "warm_mmsearch.py")
-        return Command([sys.executable, script, str(self.place), self.model, str(queries)])
+        return self._command(sys.executable, script, str(self.place), self.model, str(queries))
+
+    def _command(self, *words: str) -> Command:
+        return Command(words, environment=self._where)
 
     def begin(self) -> None:
         self.place.parent.mkdir(parents=True, exist_ok=True)  # the rest is its own to make
@@ -177,7 +189,7 @@ class ClipRetrieval(Peer):
     """clip-retrieval: rows of all photos, then an index by autofaiss."""
 
     name = "clip-retrieval"
-    incremental = "every run encodes every photo"
+    cannot = "every run encodes every photo"
     said = re.compile(r"sample_count (\d+)")
 
     def index(self, photos: Path) -> list[Command]:
@@ -215,7 +227,7 @@ class SentenceTransformers(Peer):
     """sentence-transformers with FAISS, in the few lines that its documentation has for it."""
 
     name = "sentence-transformers"
-    incremental = "a library: it knows rows, not files"
+    cannot = "a library: it knows rows, not files"
 
     def index(self, photos: Path) -> list[Command]:
         return [self._run("index", str(photos))]
