@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tables
 from made import FLICKR8K, Near, near_photos, questions, write_library
 from measuring import CLI, REPOSITORY, machine, milliseconds, origin, run, spread, timed
 
@@ -163,41 +164,10 @@ def main() -> int:
         problems.append("FAISS is not installed, so its bare search was not measured")
     found["problems"] = problems
     given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(table(found)))
+    print("\n".join(tables.latency(found)))
     for problem in problems:
         print(f"not measured: {problem}", file=sys.stderr)
     return 1 if problems else 0
-
-
-def table(found: dict[str, Any]) -> list[str]:
-    """Ways by sizes in Markdown: the median, and the 95th percentile behind it."""
-    sizes = found["sizes"]
-    lines = [
-        "| milliseconds, median (p95) | " + " | ".join(f"{s['items']:,}" for s in sizes) + " |"
-    ]
-    lines.append("| --- |" + " --- |" * len(sizes))
-
-    def line(name: str, values: list[str]) -> None:
-        lines.append(f"| {name} | " + " | ".join(values) + " |")
-
-    line("a process of its own: wall time", [_ms(s["cold"]["wall"]) for s in sizes])
-    line("a process of its own: processor time", [_ms(s["cold"]["cpu"]) for s in sizes])
-    for way in sizes[0]["warm_ms"]:
-        told = way if way in ("encoding alone", "numpy", "FAISS Flat") else f"warm: {way}"
-        line(told, [_both(s["warm_ms"][way]) for s in sizes])
-    for way in sizes[0]["together"]["a_second"]:
-        queries = sizes[0]["together"]["queries"]
-        told = f"{queries} at once, {way}: queries a second"
-        line(told, [f"{s['together']['a_second'][way]:,.0f}" for s in sizes])
-    return lines
-
-
-def _ms(seconds: dict[str, Any]) -> str:
-    return f"{1e3 * seconds['median']:,.0f}"
-
-
-def _both(one: dict[str, float]) -> str:
-    return f"{one['median']:.2f} ({one['p95']:.2f})"
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tables
 from latency import top
 from made import FLICKR8K, near_photos, questions, rows_near
 from measuring import (
@@ -63,8 +64,7 @@ from mmsearch.embedding import embed
 from mmsearch.records import Modality
 from mmsearch.vectors import open_store
 
-RANDOM = "mmsearch, same model"
-BUILTIN = "mmsearch"
+BUILTIN, RANDOM = "mmsearch", tables.SAME
 
 
 @dataclass
@@ -381,6 +381,10 @@ def main() -> int:
         kept = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
         kept |= parts
         given.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        told = {"speed": tables.peers_speed, "faults": tables.peers_faults,
+                "recall": tables.peers_recall}  # fmt: skip
+        for name, part in parts.items():
+            print("\n".join([*told[name](part), ""]))
     for problem in bench.problems:
         print(f"not measured: {problem}", file=sys.stderr)
     return 1 if bench.problems else 0

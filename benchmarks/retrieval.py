@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tables
 from measuring import REPOSITORY, machine, origin
 
 from mmsearch.encoders import open_encoder
@@ -58,25 +59,6 @@ def measure(one: Set, data: Path, model: str, limit: int | None) -> dict[str, An
     return {"told": one.told, "seen_in_training": one.seen and model == "builtin", **found}
 
 
-def table(sets: dict[str, dict[str, Any]]) -> list[str]:
-    """Markdown, percentages; a direction a line."""
-    lines = [
-        "| set | direction | queries, items | R@1 | R@5 | R@10 | MRR | mAP | served: R@1 | R@10 |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for found in sets.values():
-        told = found["told"] + (" (trained with)" if found["seen_in_training"] else "")
-        for direction, one in found["measures"].items():
-            bare, library = one["embeddings"], one.get("library") or one.get("library_vectors")
-            figures = [f"{100 * bare[f'recall@{k}']:.1f}" for k in (1, 5, 10)]
-            figures += [f"{100 * bare[name]:.1f}" for name in ("mrr", "map")]
-            figures += [f"{100 * library[f'recall@{k}']:.1f}" if library else "-" for k in (1, 10)]
-            counts = f"{one['queries']:,}, {one['items']:,}"
-            way = direction.replace("_to_", "→")
-            lines.append(f"| {told} | {way} | {counts} | {' | '.join(figures)} |")
-    return lines
-
-
 def main() -> int:
     """Measure every set, write the figures, print the table."""
     parser = argparse.ArgumentParser(
@@ -103,7 +85,7 @@ def main() -> int:
             problems.append(f"{SETS[name].told}: {error}")
     result["problems"] = problems
     given.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print("\n".join(table(result["sets"])))
+    print("\n".join(tables.retrieval(result)))
     for problem in problems:
         print(f"not measured: {problem}", file=sys.stderr)
     return 1 if problems else 0

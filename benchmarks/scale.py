@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import tables
 from latency import cold
 from made import FLICKR8K, Near, near_photos, questions, write_library
 from measuring import CLI, REPOSITORY, CommandFailed, Cost, machine, origin, run, spread
@@ -101,27 +102,13 @@ def slopes(sizes: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     if len(sizes) < 2:
         return {}
     found = {}
-    for name, value in FIGURES.items():
+    for name, value in tables.SCALE.items():
         first, before, last = value(sizes[0]), value(sizes[-2]), value(sizes[-1])
         found[name] = {
             "an_item": (last - first) / (sizes[-1]["items"] - sizes[0]["items"]),
             "power": math.log(last / before) / math.log(sizes[-1]["items"] / sizes[-2]["items"]),
         }
     return found
-
-
-FIGURES = {
-    "writing, s": lambda one: sum(stage["wall"] for stage in one["writing"].values()),
-    "writing: catalog alone, s": lambda one: one["writing"]["catalog"]["wall"],
-    "indexing again, s": lambda one: one["again"]["wall"]["median"],
-    "adding 16 photos, s": lambda one: one["adding"]["wall"],
-    "cold query, s": lambda one: one["cold_query"]["wall"]["median"],
-    "warm query, s": lambda one: one["warm_query"]["median"],
-    "memory, indexing again, MB": lambda one: one["again"]["memory_mb"],
-    "memory, warm queries, MB": lambda one: one["warm_memory_mb"]["Rss"],
-    "memory, warm queries, the process's own, MB": lambda one: one["warm_memory_mb"]["RssAnon"],
-    "on disk, MB": lambda one: sum(one["bytes"].values()) / 1e6,
-}
 
 
 def main() -> int:
@@ -156,21 +143,8 @@ def main() -> int:
             found["sizes"].append(measure(size, near, given.flickr8k, given.repeat, Path(place)))
     found["slopes"] = slopes(found["sizes"])
     given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(table(found)))
+    print("\n".join(tables.scale(found)))
     return 0
-
-
-def table(found: dict[str, Any]) -> list[str]:
-    """Figures by sizes in Markdown; the last column is the power of the size they grow with."""
-    sizes = found["sizes"]
-    head = " | ".join(f"{one['items']:,}" for one in sizes)
-    lines = [f"| pictures | {head} | grows with the size to the power of |"]
-    lines.append("| --- |" + " --- |" * (len(sizes) + 1))
-    for name, value in FIGURES.items():
-        power = found["slopes"].get(name, {}).get("power")
-        figures = " | ".join(f"{value(one):.4g}" for one in sizes)
-        lines.append(f"| {name} | {figures} | {'-' if power is None else f'{power:.2f}'} |")
-    return lines
 
 
 if __name__ == "__main__":
