@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py                     # 1,000, 10,000 and 100,000 pictures
     python benchmarks/latency.py --sizes 1000000     # needs 4 GB of disk
-    python benchmarks/latency.py --sizes 300 --asked 3 --repeat 1 --out /tmp/latency.json
+    python benchmarks/latency.py --sizes 300 --asked 3 --repeat 1 --many 8 --out /tmp/latency.json
 
 The pictures do not exist (`made.py`). Every way of asking takes turns with the others and with the
 bare limits on the same rows: the encoder alone, FAISS's `IndexFlatIP` and numpy. Exits 1 when
@@ -34,7 +34,6 @@ from mmsearch.records import Modality
 
 SIZES = (1_000, 10_000, 100_000)
 KEEPING = {"10 %": "height <= 100", "1 %": "height <= 10", "0.1 %": "height <= 1"}
-BATCH = 256
 WARMING = 3  # turns before those that count: sessions start, filters are met
 
 
@@ -117,7 +116,9 @@ def _flat(rows: Any) -> Any:
     return flat
 
 
-def measure(size: int, near: Near, flickr8k: Path, asked: int, repeat: int) -> dict[str, Any]:
+def measure(
+    size: int, near: Near, flickr8k: Path, asked: int, repeat: int, many: int
+) -> dict[str, Any]:
     """One size: a library is written, asked, and removed."""
     said, pictures = questions(flickr8k), [p.path for p in read_captions(flickr8k, "test")]
     with tempfile.TemporaryDirectory(prefix="mmsearch-latency-") as name:
@@ -129,7 +130,7 @@ def measure(size: int, near: Near, flickr8k: Path, asked: int, repeat: int) -> d
         with mmsearch.open_library(folder) as library:
             found["first_ms"] = 1e3 * timed(lambda: library.query("a first query opens it"))
             found["warm_ms"] = warm(library, rows, said[: asked + WARMING], pictures)
-            found["together"] = together(library, rows, said[-BATCH:])
+            found["together"] = together(library, rows, said[-many:])
     return found
 
 
@@ -144,6 +145,7 @@ def main() -> int:
     add("--sizes", type=int, nargs="+", default=SIZES, help="pictures in each library")
     add("--asked", type=int, default=60, help="warm queries of each way")
     add("--repeat", type=int, default=5, help="processes of the cold query")
+    add("--many", type=int, default=256, help="queries that are asked at once")
     add("--near", type=int, help="only so many real photos to be near")
     given = parser.parse_args()
     if not given.flickr8k.is_dir():
@@ -158,7 +160,8 @@ def main() -> int:
     found["sizes"] = []
     for size in given.sizes:
         print(f"{size:,} pictures ...", file=sys.stderr, flush=True)
-        found["sizes"].append(measure(size, near, given.flickr8k, given.asked, given.repeat))
+        how = given.asked, given.repeat, given.many
+        found["sizes"].append(measure(size, near, given.flickr8k, *how))
     problems = []
     if _flat(near.photos) is None:
         problems.append("FAISS is not installed, so its bare search was not measured")

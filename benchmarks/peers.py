@@ -207,7 +207,7 @@ def killed(bench: Bench, program: Program) -> dict[str, Any]:
     program.begin()
     said = 0
     for command in program.index(photos):
-        said = _until(command, program, count // 2)
+        said = stopped(command, program, count // 2)
         if said is not None:
             break
     else:
@@ -220,7 +220,7 @@ def killed(bench: Bench, program: Program) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _until(command: Command, program: Program, enough: int) -> int | None:
+def stopped(command: Command, program: Program, enough: int) -> int | None:
     """Run a command and kill it, with all its children, when it says that enough photos are done.
 
     How many it said; None when it ended before.
