@@ -1,13 +1,16 @@
 # make demo   index real photographs and find them by words
 # make test   install what the tests need and run them all
 # make lint   ruff and strict mypy
-# make bench  the speed and memory table (needs a folder of photos, see benchmarks/README.md)
+# make bench  a small size of every benchmark, ten minutes at most (needs data, see benchmarks/README.md)
+# make bench-full  all sizes and the peers; writes benchmarks/results, the report and the README's figures
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 OUT = $(VENV)/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-full clean
+
+TRIED = benchmarks/tried
 
 demo: $(OUT)-demo
 	$(RUN) -m mmsearch demo
@@ -21,7 +24,20 @@ lint: $(OUT)-dev
 	$(RUN) -m mypy
 
 bench: $(OUT)-dev
-	$(RUN) benchmarks/indexing.py
+	mkdir -p $(TRIED)
+	$(RUN) benchmarks/retrieval.py --sets flickr8k coco_free --limit 200 --out $(TRIED)/retrieval.json
+	$(RUN) benchmarks/latency.py --sizes 1000 10000 --asked 20 --repeat 2 --near 200 --out $(TRIED)/latency.json
+	$(RUN) benchmarks/scale.py --sizes 1000 10000 --repeat 2 --near 200 --out $(TRIED)/scale.json
+	$(RUN) benchmarks/indexing.py --limit 2000 --rows 20000 --rounds 1 --scale 2 --out $(TRIED)/indexing.json
+
+bench-full: $(OUT)-dev
+	$(RUN) benchmarks/retrieval.py
+	$(RUN) benchmarks/latency.py
+	$(RUN) benchmarks/scale.py
+	$(RUN) benchmarks/indexing.py --peers
+	$(RUN) benchmarks/peers.py
+	$(RUN) benchmarks/report.py
+	$(RUN) benchmarks/readme.py
 
 $(OUT)-demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -21,7 +21,6 @@ import statistics
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,19 +42,18 @@ from measuring import (
     spread,
     timed,
 )
+from peer_programs import Rclip, versions
 
 import mmsearch
-from mmsearch import embedding, files, loaders
+from mmsearch import files, loaders
 from mmsearch.encoders import open_encoder
 from mmsearch.encoders.runtime import Graph
-from mmsearch.language import text
 
 PHOTOS = REPOSITORY.parent / "shared" / "data" / "flickr8k" / "images"
 QUERY = "a dog on grass"
 IMPORTS = ("numpy", "onnxruntime", "faiss", "sqlalchemy", "typer", "tokenizers")
 FORBIDDEN = ("torch", "open_clip", "scipy", "skimage")
 PACKAGES = ("numpy", "onnxruntime", "faiss-cpu", "tokenizers", "pillow", "sqlalchemy", "typer")
-RCLIP = "3.3.0"
 BATCH = 32  # pictures handed to the encoder at a time, as indexing does
 PICTURES = 2  # of those, how many go through the tower at a time
 
@@ -243,27 +241,10 @@ def memory_row(bench: Bench, what: str, costs: Sequence[Cost]) -> None:
 
 # -- the peer --------------------------------------------------------------------------------
 
-INDEX_BY_RCLIP = (
-    "import os, rclip.main as m; r, x, d = m.init_rclip(os.getcwd(), 8); r.close(); d.close()"
-)
-
 
 def rclip(bench: Bench) -> None:
-    """rclip's own indexing, weights at random: a photo's cost is that of more photos less fewer.
-
-    rclip fetches its weights from a hub unless they are in its data folder. Its speed does
-    not depend on their values, so peer_weights.py puts a graph of the same architecture there.
-    """
-    home = bench.cache / f"rclip-{RCLIP}"
-    python = home / "environment" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    if not (home / "installed").exists():
-        venv.create(home / "environment", with_pip=True, clear=True)
-        run([str(python), "-m", "pip", "install", "--quiet", f"rclip=={RCLIP}", "onnx"])
-        (home / "installed").touch()
-    weights = home / "weights"
-    if not (weights / "made").exists():
-        run([str(python), str(REPOSITORY / "benchmarks" / "peer_weights.py"), str(weights)])
-        (weights / "made").touch()
+    """rclip's own indexing, weights at random: a photo's cost is that of more photos less fewer."""
+    program = Rclip(bench.work, bench.cache)
     names = bench.names()
     few, many = max(bench.peer_photos // 8, 1), min(bench.peer_photos, len(names))
     sizes: dict[int, list[Cost]] = {few: [], many: []}
@@ -273,11 +254,10 @@ def rclip(bench: Bench) -> None:
             (folder / "photos").mkdir(parents=True)
             for path in names[:: len(names) // count][:count]:
                 shutil.copy(path, folder / "photos")
-            shutil.copytree(weights, folder / "data", copy_function=os.symlink)
-            costs.append(run(
-                [str(python), "-c", INDEX_BY_RCLIP], watch=True, cwd=folder / "photos",
-                RCLIP_DATADIR=str(folder / "data"), PYTHONPATH="", HF_HUB_OFFLINE="1",
-            ))  # fmt: skip
+            one = program.at(folder / "data")
+            one.begin()
+            [command] = one.index(folder / "photos")
+            costs.append(run(command.words, watch=True, cwd=command.cwd, **command.environment))
             with sqlite3.connect(folder / "data" / "db.sqlite3") as database:
                 (stored,) = database.execute("SELECT count(*) FROM images").fetchone()
             if stored != count:
@@ -288,10 +268,11 @@ def rclip(bench: Bench) -> None:
         for less, more in zip(sizes[few], sizes[many], strict=True)
     ]
     runs = {str(count): [cost.figures for cost in costs] for count, costs in sizes.items()}
-    bench.raw["rclip"] = {"version": RCLIP, "cpu_a_photo": spread(a_photo), "runs": runs}
+    version = versions(program.name, program.python)["rclip"]
+    bench.raw["rclip"] = {"version": version, "cpu_a_photo": spread(a_photo), "runs": runs}
     ours = bench.raw.get("cold", {}).get("cpu_a_photo", {}).get("median")
     bench.table.append(Row(
-        f"peer: rclip {RCLIP}, its own pipeline, a random graph of its architecture",
+        f"peer: rclip {version}, its own pipeline, a random graph of its architecture",
         f"{1e3 * statistics.median(a_photo):.1f} ms of CPU a photo ({many} photos less {few})",
         f"{statistics.median(a_photo) / ours:.1f} times what mmsearch takes" if ours else "-",
     ))  # fmt: skip
@@ -519,7 +500,8 @@ def large(bench: Bench) -> None:
     """Queries in one process and in new ones, over `--rows` pictures."""
     folder = bench.work / "large"
     near = Near(rows_of(bench.library))
-    made = timed(lambda: write_library(folder, open_encoder("builtin"), near, bench.rows))
+    encoder = open_encoder("builtin")
+    made = timed(lambda: write_library(folder, encoder, near, bench.rows, hubness=False))
     sentences = [" ".join(parts) for parts in itertools.product(WHO, DOING, WHERE)]
     np.random.default_rng(2).shuffle(sentences)
     asked = sentences[: 40 * bench.repeat + 20]
@@ -571,10 +553,9 @@ def ask(
     bench: Bench, folder: Path, rows: Any, asked: Sequence[str]
 ) -> tuple[dict[str, list[float]], float]:
     """Warm queries, all different, by turns with bare searches: seconds of each, and recall."""
-    encoder = open_encoder("builtin")
-    vector = embedding.ask(text(QUERY), encoder).vector
+    [vector] = mmsearch.embed([QUERY], modality="text")
     works: dict[str, Callable[[str], Any]] = {
-        "encoding": lambda words: embedding.ask(text(words), encoder),
+        "encoding": lambda words: mmsearch.embed([words], modality="text")[0],
         "numpy": lambda _: top(rows, vector, 10),
     }
     try:
@@ -711,7 +692,7 @@ def main() -> int:
         if given.peers:
             bench.part("rclip", rclip)
         else:
-            bench.table.append(Row(f"peer: rclip {RCLIP}", "not measured in this run", "--peers"))
+            bench.table.append(Row("peer: rclip", "not measured in this run", "--peers"))
         bench.part("indexing again", again)
         bench.part("a query as a whole process", process)
         bench.part("a large library", large)

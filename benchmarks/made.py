@@ -72,13 +72,20 @@ def rows_near(near: Near, count: int) -> Iterator[Vectors]:
 
 
 def write_library(
-    folder: Path, encoder: Encoder, near: Near, count: int, *, files: Path | None = None
+    folder: Path,
+    encoder: Encoder,
+    near: Near,
+    count: int,
+    *,
+    files: Path | None = None,
+    hubness: bool = True,
 ) -> dict[str, dict[str, float]]:
     """Write a library of `count` pictures; wall and processor seconds of each stage.
 
     Without `files` the pictures lie below /made, which does not exist. With it an empty file is
     made there for each, and the catalog has its true size, date and inode, so that
-    `mmsearch index` finds all of them unchanged. Stages: "catalog" (every row, committed),
+    `mmsearch index` finds all of them unchanged. Without `hubness` answers come in the order of
+    their scores, which brute force can be held against. Stages: "catalog" (every row, committed),
     "hubness" (the pictures' constants), "cache" (the matrix that queries map).
     """
     root = os.fsencode(files.resolve()) if files else b"/made"
@@ -111,7 +118,8 @@ def write_library(
                         catalog.put_captions(file_id, [(said[words], "sidecar")])
         space = Space(catalog, folder / "cache", catalog.spaces()[0])
         with _timed(spent, "hubness"):
-            backgrounds.refresh(catalog, space, encoder)
+            if hubness:
+                backgrounds.refresh(catalog, space, encoder)
         with _timed(spent, "cache"):
             space.write_cache(always=True)
     return spent

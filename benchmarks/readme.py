@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import tables
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- figures: benchmarks/readme.py writes them -->", "<!-- end of figures -->"
@@ -30,6 +32,7 @@ def figures() -> str:
             "",
             *_bars(model),
             *_queries(),
+            *_peers(),
             f"Speed and memory on {indexing['table'][0]} (`benchmarks/indexing.py`, "
             f"{indexing['date'][:10]}):",
             "",
@@ -85,6 +88,25 @@ def _queries() -> list[str]:
             told = f"{one['measure']} (`{name}.py`)"
             lines.append(f"| {told} | {bar} | {one['measured']:.4g} | {met} |")
     return [*lines, ""]
+
+
+def _peers() -> list[str]:
+    """Other programs, and the one plot of them; where they have been measured."""
+    if not (RESULTS / "peers.json").exists():
+        return []
+    found = _read("peers.json")
+    return [
+        "Beside other programs ([`benchmarks/REPORT.md`](benchmarks/REPORT.md) has more):",
+        "",
+        tables.peers_told(found["speed"]),
+        "",
+        *tables.peers_speed(found["speed"]),
+        "",
+        "![What each program takes](benchmarks/results/plots/peers.svg)",
+        "",
+        *tables.peers_faults(found["faults"]),
+        "",
+    ]
 
 
 def _read(name: str) -> dict[str, Any]:
