@@ -569,7 +569,7 @@ def ask(
     seconds: dict[str, list[float]] = {}
     found = 0
     with mmsearch.open_library(folder) as library:
-        works = {"query": lambda words: library.query(words, 10), **works}
+        works = {"query": lambda words: library.query(words, 10, all=True), **works}
         for turn, words in enumerate(asked):
             for name, work in works.items():
                 begun = time.perf_counter()
