@@ -128,7 +128,8 @@ def peers(figure: Figure, found: Found) -> None:
     ):
         values = [_middle(programs[name].get(key)) for name in names]
         bars = axes.barh(names, values, color=[COLOURS[name] for name in names])
-        axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=2, fontsize=7)
+        told = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values]
+        axes.bar_label(bars, told, padding=2, fontsize=7)
         axes.set_title(title, fontsize=8)
         axes.set_xlim(0, 1.35 * max(values))
         axes.set_xticks([])
