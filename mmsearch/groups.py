@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mmsearch.ranking import highest
 from mmsearch.records import Rows
-from mmsearch.vectors import VectorStore, open_store
+from mmsearch.vectors import Engine, VectorStore, open_store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from mmsearch.vectors.matrix import Matrix
 
 BACKGROUND = 4096  # vectors that a query's hits are compared with
+
+_SCORES = 1 << 24  # in memory at a time: 64 MB
 
 
 class Scored(NamedTuple):
@@ -57,7 +60,17 @@ class Group:
 
     def nearest(self, queries: Vectors, k: int, among: Ids | None = None) -> tuple[Scores, Ids]:
         """The k nearest of each of (t, dim) unit rows: scores (t, m) falling, and ids (t, m)."""
-        return self.store.search(queries, k, among)
+        if self.store.plan.engine is not Engine.PLAIN:
+            return self.store.search(queries, k, among)
+        # with every score at hand, to find the highest takes less than to keep a heap of them
+        scores, ids = [], []
+        for start in range(0, len(queries), step := max(1, _SCORES // max(len(self), 1))):
+            scored = self.all(queries[start : start + step], among)
+            for row in scored.scores:
+                near = highest(row, k)
+                scores.append(row[near])
+                ids.append(scored.ids[near])
+        return np.stack(scores), np.stack(ids)
 
     def all(self, queries: Vectors, among: Ids | None = None) -> Scored:
         """The scores with every vector that may be found, ids rising."""

@@ -9,9 +9,9 @@ import numpy as np
 
 from mmsearch.answers.nearest import Reach, first_reach, worthiest
 from mmsearch.answers.question import Answer, Hybrid, Question
-from mmsearch.answers.standard import Standard, highest
+from mmsearch.answers.standard import Standard
 from mmsearch.catalog import Catalog, Matches, Standing
-from mmsearch.ranking import fuse
+from mmsearch.ranking import fuse, highest
 from mmsearch.records import Kind, Modality
 from mmsearch.space import Space, products
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmsearch.answers.standard import Standard, highest
+from mmsearch.answers.standard import Standard
 from mmsearch.groups import Group, Scored
+from mmsearch.ranking import highest
 
 if TYPE_CHECKING:
     from mmsearch.answers.question import Question

@@ -1,4 +1,4 @@
-"""Scores as deviations above what unrelated items score, and the highest of many values."""
+"""Scores as deviations above what unrelated items score."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ import numpy as np
 from mmsearch.records import Kind, Modality
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from mmsearch.embedding import Asked
     from mmsearch.records import Scores
 
 # The deviation of scores with unrelated items where an encoder does not say: about that of CLIP.
 _UNKNOWN = 0.05
-
-_GROUP = 64  # values of which the highest stands for all when the k highest are looked for
 
 
 class Standard:
@@ -51,19 +47,3 @@ class Standard:
         z -= self._mean[:, kind, None]
         z /= self._deviation[:, kind, None]
         return z
-
-
-def highest(values: Scores, k: int) -> NDArray[np.int64]:
-    """Where the k highest of (n,) values are, highest first, equal ones from left to right.
-
-    -inf is never among them.
-    """
-    at = np.arange(len(values))
-    if k < len(values):
-        # k groups have a highest value of at least that of the k-th: so have k values, and few more
-        groups = len(values) // _GROUP
-        some = values[: groups * _GROUP].reshape(groups, -1).max(axis=1) if groups >= k else values
-        at = np.flatnonzero(values >= np.partition(some, -k)[-k])
-    at = at[values[at] > -np.inf]
-    order: NDArray[np.int64] = at[np.lexsort((at, -values[at]))][:k]
-    return order
