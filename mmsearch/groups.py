@@ -15,6 +15,7 @@ import numpy as np
 from mmsearch.ranking import highest
 from mmsearch.records import Rows
 from mmsearch.vectors import Engine, VectorStore, open_store
+from mmsearch.vectors.exact import multiplied
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,12 +97,12 @@ class Group:
     def some(self, queries: Vectors, ids: Ids) -> Scored:
         """The scores with these vectors, which are there, in the order given."""
         at = self._at(ids)
-        return Scored(self.ids[at], queries @ self._rows(at).T, self._hubness[at])
+        return Scored(self.ids[at], multiplied(queries, self._rows(at)), self._hubness[at])
 
     def background(self, queries: Vectors) -> Scored:
         """The scores with some of the vectors, evenly chosen."""
         ids, rows, hubness = self._sample
-        return Scored(ids, queries @ rows.T, hubness)
+        return Scored(ids, multiplied(queries, rows), hubness)
 
     @cached_property
     def _sample(self) -> tuple[Ids, Vectors, Scores]:

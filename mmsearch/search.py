@@ -131,19 +131,24 @@ class Search:
         """The answers to each query, in order. Raises UsageError, LoadError, LibraryDamaged."""
         for query in queries:
             checked(query)
-        batches = batched(queries)
-        with ThreadPoolExecutor(1) as beside:  # what is asked next is encoded meanwhile
-            coming = beside.submit(self.questions, batches[0]) if batches else None
-            for following in [*batches[1:], None]:
-                if coming is None:
-                    return
-                questions = coming.result()
-                coming = beside.submit(self.questions, following) if following else None
-                with self._catalog.snapshot():
-                    found = self._hits(questions)
-                for question, hits in zip(questions, found, strict=True):
-                    why = self.explained(question, hits)
-                    yield told(question.query, why, self._how, self.rates)
+        for questions in self._encoded(queries):
+            with self._catalog.snapshot():
+                found = self._hits(questions)
+            for question, hits in zip(questions, found, strict=True):
+                why = self.explained(question, hits)
+                yield told(question.query, why, self._how, self.rates)
+
+    def _encoded(self, queries: Sequence[Query]) -> Iterator[list[Question]]:
+        """The questions in batches; what is asked next is encoded meanwhile."""
+        first, *others = batched(queries) or [[]]
+        questions = self.questions(first)
+        if others:
+            with ThreadPoolExecutor(1) as beside:
+                for batch in others:
+                    coming = beside.submit(self.questions, batch)
+                    yield questions
+                    questions = coming.result()
+        yield questions
 
     @property
     def rates(self) -> bool:

@@ -11,6 +11,7 @@ from mmsearch.answers.nearest import Reach, first_reach, worthiest
 from mmsearch.answers.question import Answer, Hybrid, Question
 from mmsearch.answers.standard import Standard
 from mmsearch.catalog import Catalog, Matches, Standing
+from mmsearch.groups import Scored
 from mmsearch.ranking import fuse, highest
 from mmsearch.records import Kind, Modality
 from mmsearch.space import Space, products
@@ -50,12 +51,14 @@ def answer(
     if not questions:
         return []
     candidates = _begin(catalog, space, questions)
+    if calibrator is not None:
+        _background(candidates)
     found: dict[int, list[Answer]] = {}
     many = max(_CANDIDATES, _SPARE * k)
     waiting = list(range(len(questions)))
     while waiting:
         mine = [candidates[number] for number in waiting]
-        _reach(space, mine, many)
+        _reach(mine, many)
         complete = [one.take(many) for one in mine]
         finalists = [one.finalists(k) for one in mine]
         wanted = {int(id) for one in finalists for _, _, own, *_ in one for id in own if id}
@@ -94,7 +97,21 @@ def _begin(catalog: Catalog, space: Space, questions: Sequence[Question]) -> lis
     ]  # fmt: skip
 
 
-def _reach(space: Space, candidates: Sequence[_Candidates], many: int) -> None:
+def _background(candidates: Sequence[_Candidates]) -> None:
+    """Score some of each kind with all questions together, for their answers' relevance."""
+    mine = [one for one in candidates if one.question.by_vectors]
+    if not mine:
+        return
+    rows = np.concatenate([one.rows for one in mine])
+    ends = np.cumsum([len(one.rows) for one in mine])[:-1]
+    for kind, group in mine[0].groups.items():
+        if kind is not Kind.CAPTION:
+            some = group.background(rows)
+            for one, scores in zip(mine, np.split(some.scores, ends), strict=True):
+                one.background[kind] = Scored(some.ids, scores, some.hubness)
+
+
+def _reach(candidates: Sequence[_Candidates], many: int) -> None:
     """Search for all questions together: their own rows, and those of words among captions."""
     mine = [one for one in candidates if one.question.by_vectors]
     if not mine:
@@ -130,6 +147,7 @@ class _Candidates:
         self.question, self.groups, self.among = question, groups, among
         self.reaches: Mapping[Kind, Reach] = {}
         self.lines = slice(0)
+        self.background: dict[Kind, Scored] = {}
         self._space_id, self._items, self._words = space_id, standing, words
         self._complete = True
         if question.by_vectors:
@@ -285,8 +303,7 @@ class _Candidates:
             return [None] * len(rows)
         found = []
         background = np.empty((len(self.rows), 0), np.float32)
-        if (group := self.groups.get(Kind[kind.name])) is not None:
-            some = group.background(self.rows)
+        if (some := self.background.get(Kind[kind.name])) is not None:
             background = self._standard.of(Kind[kind.name], some.scores, some.hubness)
         for asked, scores, hits in zip(self._asked, background, z, strict=True):
             best = rows[int(hits.argmax())]

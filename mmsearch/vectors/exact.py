@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from mmsearch.records import Ids, Scores, Vectors
 
+_FEW = 2  # queries
 _BLOCK = 16_384  # rows copied at a time: 16 MB at 256 dimensions
 
 
@@ -90,8 +91,7 @@ class ExactStore:
     def _products(self, queries: Vectors, rows: Vectors) -> Scores:
         """(q, n) inner products."""
         if rows.dtype == np.float32:
-            products: Scores = queries @ rows.T
-            return products
+            return multiplied(queries, rows)
         products = np.empty((len(queries), len(rows)), np.float32)
         for start in range(0, len(rows), _BLOCK):  # halves, a block of them made whole at a time
             part = slice(start, start + _BLOCK)
@@ -126,6 +126,18 @@ class ExactStore:
         else:
             positions = np.stack([_ordered(row, np.arange(len(row)), k) for row in scores])
         return np.take_along_axis(scores, positions, 1), positions
+
+
+def multiplied(queries: Vectors, rows: Vectors) -> Scores:
+    """(q, n) inner products. Few queries stay in this thread: those of BLAS, once they are woken,
+    wait for more work for longer than such a product takes, and burn a core meanwhile.
+    """
+    products: Scores
+    if len(queries) <= _FEW:
+        products = np.einsum("qd,nd->qn", queries, rows)
+    else:
+        products = queries @ rows.T
+    return products
 
 
 def few(keep: NDArray[np.int64] | None, rows: int) -> TypeGuard[NDArray[np.int64]]:
