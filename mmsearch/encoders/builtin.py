@@ -25,7 +25,7 @@ MODELS = Path(__file__).resolve().parent.parent / "models"
 # MobileNetV2's early layers make 5 MB of activations a picture: more pictures at a time
 # than this fall out of the cache, fewer pay the call more often.
 _PICTURES = 2
-_TEXTS = 64
+_TEXTS = 16
 
 
 class Builtin:

@@ -37,8 +37,13 @@ class TextTower:
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """(n, dim) unit rows of at least one text."""
-        parts = [texts[s : s + self._together] for s in range(0, len(texts), self._together)]
-        return a_call_a_core(self._rows, parts)
+        # as long as one another: a call takes as long as its longest text, times their number
+        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+        parts = [order[s : s + self._together] for s in range(0, len(order), self._together)]
+        found = a_call_a_core(lambda part: self._rows([texts[at] for at in part]), parts)
+        rows = np.empty_like(found)
+        rows[order] = found
+        return rows
 
     @functools.cached_property
     def _graph(self) -> Graph:
