@@ -132,11 +132,8 @@ def multiplied(queries: Vectors, rows: Vectors) -> Scores:
     """(q, n) inner products. Few queries stay in this thread: those of BLAS, once they are woken,
     wait for more work for longer than such a product takes, and burn a core meanwhile.
     """
-    products: Scores
-    if len(queries) <= _FEW:
-        products = np.einsum("qd,nd->qn", queries, rows)
-    else:
-        products = queries @ rows.T
+    few = len(queries) <= _FEW
+    products: Scores = np.einsum("qd,nd->qn", queries, rows) if few else queries @ rows.T
     return products
 
 
