@@ -5,6 +5,7 @@ MmsearchError
 ├── MissingExtra          an optional package is needed; the message has the pip line
 ├── ModelError            a model's files are absent or altered
 ├── LoadError             one file cannot be read; carries a Reason
+├── BenchmarkError        something cannot be measured, and why
 ├── TrainingError         a training run cannot begin or go on
 │   └── PairsError        a list or an archive of training pairs cannot be read
 └── LibraryError
@@ -53,6 +54,10 @@ class LoadError(MmsearchError):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class BenchmarkError(MmsearchError):
+    """Something cannot be measured; the message says why."""
 
 
 class TrainingError(MmsearchError):

@@ -97,6 +97,34 @@ def labels(
     _print(found, print_labelling, out, json)
 
 
+@bench.command()
+def speed(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="Files to index; none: pictures that are made up."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Files at most, drawn by the seed.")
+    ] = 256,
+    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Turns of each stage.")] = 3,
+    seed: Seed = 0,
+    model: Model = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Print what indexing and queries take here, stage by stage, beside the limit of each.
+
+    CPU and wall time, memory; the files are indexed into a temporary library.
+    """
+    from mmsearch.evaluation.speed import measure_speed
+    from mmsearch.printing import note, print_speed
+    from mmsearch.settings import load_settings
+
+    name = load_settings(model=model).model
+    found = measure_speed(folder, model=name, limit=limit, repeat=repeat, seed=seed, note=note)
+    _print(found, print_speed, out, json)
+
+
 def _print(found: dict[str, Any], table: Any, out: Path | None, json: bool) -> None:
     from mmsearch.printing import print_json
 

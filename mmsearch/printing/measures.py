@@ -46,6 +46,39 @@ def print_recall(found: dict[str, Any]) -> None:
         print(f"zero-shot labels: accuracy {accuracy:.3f}, macro F1 {f1:.3f}")
 
 
+def print_speed(found: dict[str, Any]) -> None:
+    """Print what `mmsearch bench speed` found."""
+    about, index, again = found["machine"], found["index"], found["again"]
+    print(f"{found['model']} ({found['fingerprint'][:8]}) on {about['processor']}, "
+          f"{about['cores']} cores, load before: {about['load_before']}")  # fmt: skip
+    print(f"{'ms a file':14}{'CPU':>9}{'wall':>9}{'bare CPU':>11}{'bare wall':>11}")
+    for name, stage in found["stages"].items():
+        bare = [stage[key] for key in ("limit_cpu_ms", "limit_wall_ms")]
+        shown = "".join(f"{'-':>11}" if value is None else f"{value:11.3f}" for value in bare)
+        print(f"{name:14}{stage['cpu_ms']:9.3f}{stage['wall_ms']:9.3f}{shown}")
+    total = sum(stage["cpu_ms"] for stage in found["stages"].values())
+    print(f"{'all of them':14}{total:9.3f}")
+    if index["cpu_ms_a_file"] is not None:
+        print(f"mmsearch index {index['cpu_ms_a_file']:8.3f} CPU, starting included: "
+              f"{index['files']:,} files in {index['wall_s']:.1f} s, "
+              f"{index['files_per_second']:,.1f} a second, {index['cores_busy']:.2f} cores busy"
+              f"{_memory(index['memory_mb'])}")  # fmt: skip
+    if index["failed"]:
+        print(f"{index['failed']:,} files could not be read")
+    print(f"again, nothing changed: {again['wall_s']:.2f} s, {again['cpu_s']:.2f} s of CPU")
+    cold, warm = found["query"]["cold"], found["query"]["warm"]
+    print(f"query, a process of its own: {cold['wall_ms']:.0f} ms, {cold['cpu_ms']:.0f} of CPU "
+          f"(its imports alone: {cold['limit_wall_ms']:.0f}, {cold['limit_cpu_ms']:.0f})"
+          f"{_memory(cold['memory_mb'])}")  # fmt: skip
+    print(f"query, library open: {warm['wall_ms']:.2f} ms, 95 of 100 within {warm['p95_ms']:.2f} "
+          f"(encoding alone {warm['encode_ms']:.2f}, one product with {warm['vectors']:,} vectors "
+          f"{warm['product_ms']:.2f})")  # fmt: skip
+
+
+def _memory(megabytes: float | None) -> str:
+    return "; memory not measured: no /proc" if megabytes is None else f"; {megabytes:,.0f} MB"
+
+
 def _named(direction: str) -> str:
     return direction.replace("_to_", " → ")
 
