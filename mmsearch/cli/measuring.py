@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mmsearch.cli.app import bench
-from mmsearch.cli.options import Json, Model
+from mmsearch.cli.app import bench, opened
+from mmsearch.cli.options import Index, Json, Model
 
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write the result as JSON, too.")
@@ -123,6 +123,33 @@ def speed(
     name = load_settings(model=model).model
     found = measure_speed(folder, model=name, limit=limit, repeat=repeat, seed=seed, note=note)
     _print(found, print_speed, out, json)
+
+
+@bench.command(name="self")
+def self_test(
+    index: Index = None,
+    sample: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Files, captions and names of each kind.")
+    ] = 100,
+    seed: Seed = 0,
+    model: Model = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Test your own library by itself: does it find what it should, and is it always the same?
+
+    Captions, names and altered copies of files look for their file; answers are held against
+    each other and against brute force. The library is only read. Exit code 1 when something
+    is not as it should be.
+    """
+    from mmsearch.evaluation.self_test import self_test as test
+    from mmsearch.printing import note, print_self
+
+    with opened(index, model) as library:
+        found = test(library, count=sample, seed=seed, note=note)
+    _print(found, print_self, out, json)
+    if found["problems"]:
+        raise typer.Exit(1)
 
 
 def _print(found: dict[str, Any], table: Any, out: Path | None, json: bool) -> None:

@@ -14,6 +14,19 @@ _PLACES = {
     "library": "a library, as it answers",
 }
 _HYBRID = {"vectors": "vectors alone", "words": "words alone", "both": "both, as it answers"}
+_KNOWN = {
+    "captions": "captions in files", "sidecars": "captions beside files", "names": "names of files"
+}  # fmt: skip
+_ALTERED = {
+    "crop": "a tenth cut off on every side", "half": "half as wide and high",
+    "jpeg": "JPEG of quality 40", "quieter": "half as loud", "vorbis": "Ogg Vorbis",
+}  # fmt: skip
+_SAME = {
+    "encoded_twice": "files have the same vector when encoded twice",
+    "as_stored": "files have the vector that is stored",
+    "asked_twice": "questions have the same answer twice",
+    "opened_anew": "questions have the same answer when the library is opened anew",
+}
 _WIDTH = 32
 
 
@@ -73,6 +86,39 @@ def print_speed(found: dict[str, Any]) -> None:
     print(f"query, library open: {warm['wall_ms']:.2f} ms, 95 of 100 within {warm['p95_ms']:.2f} "
           f"(encoding alone {warm['encode_ms']:.2f}, one product with {warm['vectors']:,} vectors "
           f"{warm['product_ms']:.2f})")  # fmt: skip
+
+
+def print_self(found: dict[str, Any]) -> None:
+    """Print what `mmsearch bench self` found, a sentence a line."""
+    print(f"{found['model']} ({found['fingerprint'][:8]}): {found['files']:,} files, "
+          f"of which {found['sample']:,} are asked for")  # fmt: skip
+    print("first  in ten")
+    for what, told in _KNOWN.items():
+        known = found["known_item"][what]
+        if isinstance(known, str):
+            print(f"{'-':>5}{'-':>8}  {told}: there are none")
+            continue
+        for way, how in (("vectors", "by vectors alone"), ("library", "as the library answers")):
+            _shares(known[way], f"of {known['count']:,} {told} find their file, {how}")
+    for kind, ways in found["altered"].items():
+        if isinstance(ways, str):
+            print(f"{'-':>5}{'-':>8}  altered copies: {ways}")
+            continue
+        for name, shares in ways.items():
+            told = _ALTERED[name]
+            _shares(shares, f"of {shares['count']:,} {kind} copies, {told}, find the original")
+    for name, told in _SAME.items():
+        same = found["determinism"][name]
+        print(f"{same['same']:>5,} of {same['count']:,} {told}")
+    for direction, one in found["approximate"].items():
+        print(f"{one['recall@10']:13.1%}  of the true ten are answered, "
+              f"{_named(direction)}, {one['count']:,} queries against brute force")  # fmt: skip
+    for problem in found["problems"]:
+        print(f"problem: {problem}")
+
+
+def _shares(shares: dict[str, float], told: str) -> None:
+    print(f"{shares['recall@1']:5.0%}{shares['recall@10']:8.0%}  {told}")
 
 
 def _memory(megabytes: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_the_same_weights_are_exported_once(model, tmp_path, monkeypatch):
     name, architecture, path = model
     encoder = open_encoder(name)
     copy = tmp_path / "copy.safetensors"
-    copy.write_bytes(open(path, "rb").read())
+    shutil.copyfile(path, copy)
     again = open_encoder(f"{architecture}/{copy}")
     assert (again.folder, again.fingerprint) == (encoder.folder, encoder.fingerprint)
     assert {entry.weights for entry in cache.entries()} >= {path, str(copy)}
