@@ -7,6 +7,7 @@ it); the environment variable of a field is MMSEARCH_ and its name in capitals.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import tomllib
 from collections.abc import Callable
@@ -60,6 +61,25 @@ def load_settings(**arguments: Any) -> Settings:
                 raise UsageError(f"{place}: no setting is called {name!r}")
             values[name] = _convert(place, name, value)
     return Settings(**values)
+
+
+def save_setting(name: str, value: str) -> Path:
+    """Put a text setting into the settings file, whose other lines stay; where that is.
+
+    Raises UsageError for a file that cannot be read or written.
+    """
+    path = config_file()
+    _read_file(path)  # one that is damaged is not made worse
+    line = f"{name} = {json.dumps(value, ensure_ascii=False)}\n"
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines = before.splitlines(keepends=True)
+        kept = [old for old in lines if old.split("=", maxsplit=1)[0].strip() != name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(line + "".join(kept), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    return path
 
 
 def _default_index() -> Path:

@@ -10,6 +10,7 @@ from typing import NoReturn
 from mmsearch.cli import (  # noqa: F401  they bring their commands
     indexing,
     measuring,
+    models,
     searching,
     training,
     upkeep,

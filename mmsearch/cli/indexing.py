@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mmsearch.cli.app import app, opened, signals
-from mmsearch.cli.options import Index, Json, Models
+from mmsearch.cli.options import Index, Json, Models, Offline
 
 
 @app.command()
@@ -21,6 +21,7 @@ def index(
     ] = None,
     index: Index = None,
     model: Models = None,
+    offline: Offline = False,
     exclude: Annotated[
         list[str] | None,
         typer.Option(metavar="GLOB", help="Leave out names or paths like this; may be repeated."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,21 @@ Models = Annotated[
         "--model",
         metavar="NAME",
         help="A model, or a training run; may be repeated. Default: those of the library.",
+    ),
+]
+
+
+def _offline(said: bool) -> bool:
+    """As good as the variable: whatever opens a model in this process, or below it, sees it."""
+    if said:
+        os.environ["MMSEARCH_OFFLINE"] = "1"
+    return said
+
+
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline", callback=_offline, expose_value=False, help="Fetch nothing from anywhere."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

@@ -24,6 +24,7 @@ from mmsearch.cli.options import (
     Model,
     Models,
     Nul,
+    Offline,
     Sorted,
     Thumbnails,
     Type,
@@ -47,6 +48,7 @@ def query(
     ] = None,
     index: Index = None,
     model: Models = None,
+    offline: Offline = False,
     k: Many = 10,
     all: All = False,
     type: Type = None,
@@ -117,6 +119,7 @@ def like(
     ] = None,
     index: Index = None,
     model: Models = None,
+    offline: Offline = False,
     k: Many = 10,
     all: All = False,
     type: Type = None,
@@ -206,6 +209,7 @@ def label(
     ] = None,
     index: Index = None,
     model: Models = None,
+    offline: Offline = False,
     type: Annotated[
         Modality | None, typer.Option("--type", help="Only files of this kind.")
     ] = None,
@@ -281,6 +285,7 @@ def embed(
         Path, typer.Option("--out", metavar="FILE.npy", help="Where the rows are written.")
     ] = ...,  # type: ignore[assignment]
     model: Model = None,
+    offline: Offline = False,
 ) -> None:
     """Write the vectors of texts or files to a .npy file.
 
