@@ -255,7 +255,8 @@ def int8_recall(work: Path, data: Path) -> dict[str, Any]:
     onnxruntime.InferenceSession(
         encoder.folder / "image.onnx", options, providers=["CPUExecutionProvider"]
     )
-    calibration = photographs(data, 128, split="train")
+    size = encoder.image_input.size
+    calibration = photographs(data, 128, "train", size)
     _quantised(work / "builtin.onnx", work / "builtin-int8.onnx", calibration)
     names = (data / "Flickr_8k.devImages.txt").read_text().split()
     captions = [
@@ -263,7 +264,7 @@ def int8_recall(work: Path, data: Path) -> dict[str, Any]:
         for photo, caption in _captions(data)
         if photo in set(names)
     ]  # fmt: skip
-    pictures = _opened(data, names)
+    pictures = _opened(data, names, size)
     texts = encoder.encode(Modality.TEXT, [caption for _, caption in captions])
     owners = np.array([owner for owner, _ in captions])
     towers = {
@@ -282,18 +283,18 @@ def int8_recall(work: Path, data: Path) -> dict[str, Any]:
     }
 
 
-def photographs(data: Path, count: int, split: str = "dev") -> Any:
-    """(count, 224, 224, 3) uint8: Flickr8k's photos, which are of that size already."""
+def photographs(data: Path, count: int, split: str = "dev", size: int = SIZE) -> Any:
+    """(count, size, size, 3) uint8: Flickr8k's photos, which are of 224 pixels already."""
     names = (data / f"Flickr_8k.{split}Images.txt").read_text().split()[:count]
-    return np.stack(_opened(data, names))
+    return np.stack(_opened(data, names, size))
 
 
-def _opened(data: Path, names: list[str]) -> list[Any]:
+def _opened(data: Path, names: list[str], size: int) -> list[Any]:
     from PIL import Image
 
     places = {path.name: path for path in data.rglob("*.jpg")}
     return [
-        np.asarray(Image.open(places[name]).convert("RGB").resize((SIZE, SIZE))) for name in names
+        np.asarray(Image.open(places[name]).convert("RGB").resize((size, size))) for name in names
     ]
 
 

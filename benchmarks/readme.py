@@ -16,6 +16,7 @@ import tables
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- figures: benchmarks/readme.py writes them -->", "<!-- end of figures -->"
+MODELS = "<!-- models: benchmarks/readme.py writes them -->", "<!-- end of models -->"
 
 
 def figures() -> str:
@@ -43,9 +44,51 @@ def figures() -> str:
 
 def spliced(readme: str) -> str:
     """The README with today's figures."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{figures()}\n\n{END}{after}"
+    return _between(*MODELS, models(), _between(BEGIN, END, figures(), readme))
+
+
+def _between(begin: str, end: str, text: str, readme: str) -> str:
+    """The README with this text between two of its marks."""
+    before, rest = readme.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
+
+
+def models() -> str:
+    """The recommended models with what is published of them, and what was measured here."""
+    path = ROOT / "mmsearch" / "encoders" / "recommended.json"
+    measured = _read("encoders.json")
+    architecture, rates = measured["model"].split(",")[0], measured["images"]
+    fast = " / ".join(
+        f"{rates[name]['images_per_second']:.0f}" for name in ("onnxruntime_fp32", "openvino_bf16")
+    )
+    lines = [
+        "| model | reads | million parameters | languages | licence "
+        "| COCO text→image R@1, published | images a second, float32 / bfloat16 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in json.loads(path.read_text(encoding="utf-8")):
+        recall = ", ".join(f"{value} ({one['source']})" for value in one["recall"].values())
+        rate = fast if one["name"].startswith(f"{architecture}/") else "-"
+        lines.append(
+            f"| `{one['name']}` | {', '.join(one['modalities'])} | {one['parameters']} "
+            f"| {one['languages']} | {one['licence']} | {recall or '-'} | {rate} |"
+        )
+    lines += [
+        "",
+        f"Measured with {measured['model']}, at {measured['size']} px on {measured['threads']} "
+        f"threads (`benchmarks/encoders.py`, {measured['date']}; rates compare within this run "
+        "alone):",
+        "",
+        "| measure | bar | measured | met |",
+        "| --- | --- | --- | --- |",
+    ]
+    signs = {">=": "≥", "<=": "≤"}
+    for bar in measured["bars"]:
+        met = "yes" if bar["met"] else "**no**"
+        wanted = f"{signs[bar['is']]} {bar['bar']:g}"
+        lines.append(f"| {bar['measure']} | {wanted} | {bar['measured']:g} | {met} |")
+    return "\n".join(lines)
 
 
 def _recall(model: dict[str, Any]) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,11 +67,21 @@ class Exported:
         if modality is Modality.TEXT:
             return self._texts(batch)
         if modality is Modality.IMAGE:
-            if self.precision == "auto" and (len(batch) >= _MANY or "_fast" in self.__dict__):
-                return (self._fast or self._exact)(batch)
+            many = len(batch) >= _MANY or "_gpu" in self.__dict__
+            if self.precision == "auto" and many:
+                return (self._gpu or self._fast or self._exact)(batch)
             return self._exact(batch)
         rows: Vectors = self._sounds(batch)
         return rows
+
+    @property
+    def device(self) -> str:
+        """Where many pictures are encoded: "cuda", or "cpu"."""
+        return "cuda" if self._gpu else "cpu"
+
+    def to_cpu(self) -> None:
+        """Leave the GPU: from now on the CPU computes the same."""
+        self.__dict__["_gpu"] = None
 
     def altered(self) -> list[str]:
         """Names of the folder's files that are absent or not what was exported."""
@@ -86,6 +97,18 @@ class Exported:
         """The rows of pictures in float32."""
         parts = [pictures[s : s + _PICTURES] for s in range(0, len(pictures), _PICTURES)]
         return a_call_a_core(lambda part: self._image_graph(pixels=np.stack(part)), parts)
+
+    @functools.cached_property
+    def _gpu(self) -> Callable[[Sequence[Pixels]], Vectors] | None:
+        """The same in half precision on a GPU; torch is not looked for where no driver is."""
+        here = Modality.IMAGE in self.modalities and self.precision == "auto"
+        if not here or not os.path.exists("/proc/driver/nvidia/version"):
+            return None
+        try:
+            from mmsearch.encoders.foreign.gpu import on_gpu
+        except ImportError:
+            return None
+        return on_gpu(self.name, self.image_input.size, self._exact)
 
     @functools.cached_property
     def _fast(self) -> OpenVinoImages | None:

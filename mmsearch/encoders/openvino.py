@@ -85,7 +85,7 @@ def in_bfloat16(
         return None
     images = OpenVinoImages(folder / "image.onnx", "bf16")
     if here not in measured:
-        pictures = _drawn(size)
+        pictures = drawn(size)
         cosines = (exact(pictures) * images(pictures)).sum(axis=1)
         measured[here] = round(float(cosines.min()), 6)
         with suppress(OSError):  # a cache that cannot be written is measured again
@@ -101,8 +101,10 @@ def _measured(path: Path) -> dict[str, float]:
         return {}
 
 
-def _drawn(size: int) -> list[Pixels]:
-    """Pictures that have large patches and small ones: noise alone is like no picture."""
+def drawn(size: int) -> list[Pixels]:
+    """Pictures to compare two graphs with: of large patches and small ones, since noise alone is
+    like no picture.
+    """
     draw = np.random.default_rng(0)
     found = []
     for blocks in (2, 3, 5, 8, 13, 21, 34, size):
