@@ -55,13 +55,11 @@ def _between(begin: str, end: str, text: str, readme: str) -> str:
 
 
 def models() -> str:
-    """The recommended models with what is published of them, and what was measured here."""
+    """The recommended models with what is published of them, and what was measured here, if
+    `encoders.json` is there.
+    """
     path = ROOT / "mmsearch" / "encoders" / "recommended.json"
-    measured = _read("encoders.json")
-    architecture, rates = measured["model"].split(",")[0], measured["images"]
-    fast = " / ".join(
-        f"{rates[name]['images_per_second']:.0f}" for name in ("onnxruntime_fp32", "openvino_bf16")
-    )
+    measured = _read("encoders.json") if (RESULTS / "encoders.json").exists() else None
     lines = [
         "| model | reads | million parameters | languages | licence "
         "| COCO text→image R@1, published | images a second, float32 / bfloat16 |",
@@ -69,12 +67,24 @@ def models() -> str:
     ]
     for one in json.loads(path.read_text(encoding="utf-8")):
         recall = ", ".join(f"{value} ({one['source']})" for value in one["recall"].values())
-        rate = fast if one["name"].startswith(f"{architecture}/") else "-"
         lines.append(
             f"| `{one['name']}` | {', '.join(one['modalities'])} | {one['parameters']} "
-            f"| {one['languages']} | {one['licence']} | {recall or '-'} | {rate} |"
+            f"| {one['languages']} | {one['licence']} | {recall or '-'} "
+            f"| {_rates(one['name'], measured)} |"
         )
-    lines += [
+    return "\n".join(lines + (_encoder_bars(measured) if measured else []))
+
+
+def _rates(name: str, measured: dict[str, Any] | None) -> str:
+    """Of a model of the architecture that was measured: images a second in both precisions."""
+    if not measured or not name.startswith(measured["model"].split(",")[0] + "/"):
+        return "-"
+    kinds = ("onnxruntime_fp32", "openvino_bf16")
+    return " / ".join(f"{measured['images'][kind]['images_per_second']:.0f}" for kind in kinds)
+
+
+def _encoder_bars(measured: dict[str, Any]) -> list[str]:
+    lines = [
         "",
         f"Measured with {measured['model']}, at {measured['size']} px on {measured['threads']} "
         f"threads (`benchmarks/encoders.py`, {measured['date']}; rates compare within this run "
@@ -83,12 +93,11 @@ def models() -> str:
         "| measure | bar | measured | met |",
         "| --- | --- | --- | --- |",
     ]
-    signs = {">=": "≥", "<=": "≤"}
     for bar in measured["bars"]:
+        wanted = f"{'≥' if bar['is'] == '>=' else '≤'} {bar['bar']:g}"
         met = "yes" if bar["met"] else "**no**"
-        wanted = f"{signs[bar['is']]} {bar['bar']:g}"
         lines.append(f"| {bar['measure']} | {wanted} | {bar['measured']:g} | {met} |")
-    return "\n".join(lines)
+    return lines
 
 
 def _recall(model: dict[str, Any]) -> list[str]:

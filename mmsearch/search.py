@@ -136,7 +136,16 @@ class Search:
                 found = self._hits(questions)
             for question, hits in zip(questions, found, strict=True):
                 why = self.explained(question, hits)
-                yield told(question.query, why, self._how, self.rates)
+                yield told(question.query, why, self._how, self.rates, self._unrated(hits))
+
+    def _unrated(self, hits: list[Hit]) -> list[str]:
+        """A line for a person where hits come in the order of scores that nobody calibrated."""
+        if self._encoder is None or self.rates or self._how.hybrid is Hybrid.ONLY or not hits:
+            return []
+        return [
+            f"{self._space.encoder_name} is not calibrated: its answers are ranked, not rated, "
+            "and the list ends with -k alone"
+        ]
 
     def _encoded(self, queries: Sequence[Query]) -> Iterator[list[Question]]:
         """The questions in batches; what is asked next is encoded meanwhile."""

@@ -7,7 +7,6 @@ import os
 import shutil
 
 import html5lib
-import numpy as np
 import pytest
 from conftest import colour_row, unit
 from typer.testing import CliRunner
@@ -122,6 +121,11 @@ def test_what_is_noticed_is_noted(shown):
     asked = ["query", "red without green", "--json", "--index", str(shown.folder)]
     done = CliRunner().invoke(app, asked)
     assert len(json.loads(done.stdout)) == 5
-    [note] = shown.query("red without green").notes
+    note, unrated = shown.query("red without green").notes
     assert note in done.stderr
-    assert np.array(shown.query("red").notes).size == 0
+    assert unrated == (
+        "fake is not calibrated: its answers are ranked, not rated, and the list ends with -k alone"
+    )
+    assert done.stderr.count(unrated) == 1
+    assert shown.query("red").notes == (unrated,)
+    assert shown.query("red", hybrid="only").notes == ()
