@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # kana and Chinese characters
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _MOST = 64  # words of a phrase that are tried
+_NEAR = 0.05  # seconds by which windows may differ that were cut at two rates
 _SIDE = 3  # a picture is tried in as many rows and columns
 _PLACES = (
     "top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom",
@@ -136,14 +137,21 @@ def _seconds(hit: Hit, encoder: Encoder) -> Pieces:
 
 
 def _window(hit: Hit, encoder: Encoder) -> Samples:
-    """The window of a sound that an answer is."""
+    """The window of a sound that an answer is: as this encoder cuts one, or as another did."""
     from mmsearch.loaders import sounds
 
     assert encoder.audio_input is not None
+    begin = hit.start or 0.0
+    cuts = [encoder.audio_input]
+    if hit.end is not None:
+        cuts.append(replace(encoder.audio_input, window=hit.end - begin))
     with opened(os.path.realpath(os.fsencode(hit.path))) as (file, _):
-        for window in sounds.windows(file, encoder.audio_input):
-            if hit.start in (None, window.start):
-                return window.samples
+        for want in cuts:
+            file.seek(0)
+            for window in sounds.windows(file, want):
+                same_end = hit.end is None or abs(window.end - hit.end) <= _NEAR
+                if abs(window.start - begin) <= _NEAR and same_end:
+                    return window.samples
     raise LoadError(Reason.CHANGED, "the sound is another one now")
 
 

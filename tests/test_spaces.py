@@ -175,6 +175,8 @@ def test_a_longer_window_is_the_mean_of_its_parts(tmp_path, models, files):
     with opened(tmp_path, "hear") as library:
         library.index()
         [hit] = [hit for hit in library.query("red", 50) if hit.path.name == "four.wav"]
+        [why] = [h.why for h in library.query("red", 50, explain=True) if h.id == hit.id]
+    assert [piece.what for piece in why.pieces] == ["0–1 s", "1–2 s", "2–3 s", "3–4 s"]
     assert (hit.start, hit.end) == (0, 4)
     assert hit.score == pytest.approx(math.sqrt(0.5), abs=0.02)
 
