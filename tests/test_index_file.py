@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import struct
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +18,7 @@ from mmsearch.vectors.planning import Plan
 
 pytest.importorskip("faiss", reason="FAISS is not installed")
 
+HEADER = struct.Struct("<8sIIQQq64s32sQ")  # as indexes/README.md has it
 DIM, ROWS = 32, 3000
 MARK = "0123456789abcdef" * 4
 
@@ -118,3 +124,67 @@ def test_halves_are_searched_as_whole_numbers_are(tmp_path):
         assert store.scores(queries)[1] == pytest.approx(queries @ rows.T, abs=1e-6)
         best = np.argsort(-(queries @ rows.T), axis=1)[:, :5]
         assert store.search(queries, 5)[1].tolist() == matrix.rows.ids[best].tolist()
+
+
+def described(raw):
+    """Where the description starts, and what it says."""
+    at = HEADER.unpack_from(raw)[-1]
+    return at, json.loads(raw[at:])
+
+
+def test_the_layout_is_the_documented_one(made):
+    """Anyone can read the file: header, parts at pages, a description in JSON at the end."""
+    rows, matrix, path, _ = made
+    raw = Path(path).read_bytes()
+    magic, version, dim, count, generation, last_id, mark, ids, _ = HEADER.unpack_from(raw)
+    assert (magic, version, dim, count) == (b"MMSINDEX", 1, DIM, ROWS)
+    assert (generation, last_id, mark.decode()) == (1, matrix.last_id, MARK)
+    assert ids == hashlib.sha256(matrix.rows.ids.tobytes()).digest()
+    _, said = described(raw)
+    for part in said["parts"].values():
+        assert part["at"] % 4096 == 0
+        data = raw[part["at"] : part["at"] + part["bytes"]]
+        assert hashlib.sha256(data).hexdigest() == part["sha256"]
+    at = said["parts"]["rows"]["at"]
+    held = np.frombuffer(raw, np.uint8, ROWS * DIM, at).reshape(ROWS, DIM).astype(np.float32)
+    mean = np.frombuffer(raw, "<f4", DIM, said["parts"]["mean"]["at"])
+    assert (held - 128) * said["step"] + mean == pytest.approx(rows, abs=said["step"] * 0.51)
+
+
+def test_row_18_a_damaged_index_is_refused(made, tmp_path):
+    """Row 18: cut anywhere, or one bit flipped: refused when opened, or another hash."""
+    _, matrix, path, sha256 = made
+    raw = Path(path).read_bytes()
+    copy = tmp_path / "a.index"
+    rng = np.random.default_rng(13)
+    at, said = described(raw)
+    faiss_at = said["parts"]["faiss"]["at"]
+    for cut in (0, 7, 150, 4096, 5000, faiss_at + 10, at, len(raw) - 1):
+        copy.write_bytes(raw[:cut])
+        with pytest.raises(LibraryDamaged, match=r"a\.index"):
+            open_index(str(copy), matrix)
+    inside = range(faiss_at, faiss_at + said["parts"]["faiss"]["bytes"])
+    places = [*rng.integers(0, len(raw), 60).tolist(), *rng.choice(inside, 40).tolist()]
+    for place in places:
+        flipped = bytearray(raw)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        copy.write_bytes(flipped)
+        assert hash_file(str(copy)) != sha256
+        if place in inside:  # FAISS is never handed it
+            with pytest.raises(LibraryDamaged, match="is not what was written"):
+                open_index(str(copy), matrix)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 4095, 2**31, 2**63, 2**64, "many", None])
+@pytest.mark.parametrize("field", ["at", "bytes"])
+@pytest.mark.parametrize("part", ["rows", "mean", "faiss"])
+def test_row_20_sizes_that_overflow_are_refused(made, tmp_path, part, field, value):
+    """Row 20: a crafted description promises parts that are not there; nothing is read."""
+    _, matrix, path, _ = made
+    raw = Path(path).read_bytes()
+    at, said = described(raw)
+    said["parts"][part][field] = value
+    copy = tmp_path / "a.index"
+    copy.write_bytes(raw[:at] + json.dumps(said).encode())
+    with pytest.raises(LibraryDamaged, match=r"a\.index"):
+        open_index(str(copy), matrix)

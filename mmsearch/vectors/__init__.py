@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from mmsearch.vectors.codes import IndexFile
 
 __all__ = [
-    "FAISS_FROM_ROWS", "Engine", "Plan", "VectorStore", "build_index", "choose", "open_index",
-    "open_store",
+    "FAISS_FROM_ROWS", "Engine", "Plan", "VectorStore", "build_index", "choose", "gpu_available",
+    "open_index", "open_store",
 ]  # fmt: skip
 
 # Importing FAISS costs a tenth of a second of CPU time, which is what numpy needs to
@@ -82,8 +82,8 @@ def open_store(
 ) -> VectorStore:
     """A store over a mapped matrix (or none): "exact" is numpy, "faiss" is FAISS.
 
-    "auto" takes the index where there is one, else FAISS where it is installed and the matrix is
-    large enough to repay it.
+    "gpu" is FAISS on a GPU. "auto" takes the index where there is one, else FAISS where it is
+    installed and the matrix is large enough to repay it.
     """
     if kind == "auto" and base is not None and index is not None:
         from mmsearch.vectors.staged import StagedStore
@@ -92,13 +92,26 @@ def open_store(
     if kind == "auto":
         large = base is not None and len(base.rows.ids) >= FAISS_FROM_ROWS
         kind = "faiss" if large and find_spec("faiss") else "exact"
-    if kind == "faiss":
+    if kind == "gpu" and base is not None:
+        from mmsearch.vectors.gpu import GpuStore
+
+        return GpuStore(base)
+    if kind in ("faiss", "gpu"):
         from mmsearch.vectors.faiss import FaissStore
 
         return FaissStore(dim, base)
     from mmsearch.vectors.exact import ExactStore
 
     return ExactStore(dim, base)
+
+
+def gpu_available() -> bool:
+    """Whether FAISS is installed and reaches a GPU: what `choose` is to be told."""
+    if not find_spec("faiss"):
+        return False
+    from mmsearch.vectors.gpu import available
+
+    return available()
 
 
 def build_index(

@@ -80,9 +80,11 @@ class StagedStore(FaissStore):
         self, queries: Vectors, k: int, finalists: int, keep: Positions | None
     ) -> tuple[NDArray[np.bool_], Scores, Positions]:
         """(q,) whether that is all, (q, k) scores and (q, k) positions."""
-        size = len(self._base)
-        together = len(queries) >= _TOGETHER and self.plan.exact
-        if together or (keep is not None and len(keep) * _MOST < size):
+        # what a filter keeps is found exactly by any plan; rows that were removed are no filter
+        filtered = keep is not None and keep is not self._blocks[0].positions(None)
+        exactly = self.plan.exact or filtered
+        few = keep is not None and len(keep) * _MOST < len(self._base)
+        if (filtered and (few or not self.plan.exact)) or (exactly and len(queries) >= _TOGETHER):
             approximate, found = self._rounded.best(queries, finalists, keep)
             sure = np.ones(len(queries), bool)
         else:
@@ -91,7 +93,8 @@ class StagedStore(FaissStore):
         kth = -np.partition(-exact, k - 1, axis=1)[:, k - 1]
         order = np.lexsort((found, -exact), axis=1)[:, :k]
         sure &= _clear(kth, approximate, exact)
-        sure |= not self.plan.exact and keep is None and bool(np.all(found[:, :k] >= 0))
+        if not exactly:
+            sure |= (found >= 0).sum(axis=1) >= k
         return sure, np.take_along_axis(exact, order, 1), np.take_along_axis(found, order, 1)
 
     def _by_codes(

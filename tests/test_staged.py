@@ -1,0 +1,221 @@
+"""Engines over a matrix, through any history, against numpy's store: by value and by order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_index_file import DIM, MARK, clustered, matrix_of
+
+from mmsearch.vectors import Engine, build_index, choose, gpu_available, open_store
+from mmsearch.vectors.exact import ExactStore
+from mmsearch.vectors.matrix import open_matrix
+from mmsearch.vectors.planning import Plan
+from mmsearch.vectors.rounded import Rounded, round_rows
+
+faiss = pytest.importorskip("faiss", reason="FAISS is not installed")
+
+ENGINES = {
+    "staged": Plan(Engine.STAGED, "PQ4x4fs", 0.999, 0),
+    # all of its lists are looked at: what is left to chance is measured, not asserted
+    "partitioned": Plan(Engine.PARTITIONED, "IVF4,PQ16x4fsr", 1.0, 0),
+    "flat": Plan(Engine.FAISS, "Flat", 1.0, 0),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """FAISS's threads wait for each other by spinning, which takes minutes beside other work."""
+    usual = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(usual)
+
+
+@pytest.fixture(params=["staged", "gpu"])
+def engine(request):
+    """The name of an exact engine that can run here."""
+    if request.param == "gpu" and not gpu_available():
+        pytest.skip("no GPU, or a FAISS without GPUs")
+    return request.param
+
+
+def opened(engine, matrix, path):
+    """A store of this engine over a matrix."""
+    if engine == "gpu":
+        return open_store("gpu", matrix.rows.vectors.shape[1], matrix)
+    index, _ = build_index(path, matrix, ENGINES[engine], {})
+    return open_store("auto", matrix.rows.vectors.shape[1], matrix, index)
+
+
+def whole_numbers(rng, count, dim=4):
+    """Rows of small whole numbers: exact in half precision, and many of them alike."""
+    return rng.integers(-2, 3, (count, dim)).astype(np.float32)
+
+
+def same(store, oracle, queries, k, among=None):
+    """Both answer alike, ids in order and scores to the last bits."""
+    among = None if among is None else np.array(sorted(among), np.int64)
+    scores, ids = store.search(queries, k, among)
+    expected_scores, expected = oracle.search(queries, k, among)
+    assert ids.tolist() == expected.tolist()
+    assert np.allclose(scores, expected_scores, atol=1e-5)
+
+
+vectors = st.lists(st.integers(-2, 2), min_size=4, max_size=4)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.lists(vectors, min_size=1, max_size=6)),
+        st.tuples(st.just("remove"), st.lists(st.integers(1, 700), max_size=40)),
+        st.tuples(st.just("search"), st.lists(vectors, min_size=1, max_size=3), st.integers(1, 9)),
+        st.tuples(st.just("many"), st.lists(vectors, min_size=14, max_size=14), st.just(5)),
+        st.tuples(st.just("among"), st.lists(vectors, min_size=1, max_size=2), st.integers(1, 12),
+                  st.sampled_from([2, 3, 30])),
+        st.tuples(st.just("restart")),
+    ),
+    max_size=8,
+)  # fmt: skip
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=steps, seed=st.integers(0, 5))
+def test_any_history_answers_as_numpy_does(engine, tmp_path_factory, monkeypatch, steps, seed):
+    """Rows alike by the dozen and cuts that are far too near: adds, removes, filters, restarts."""
+    monkeypatch.setattr("mmsearch.vectors.staged._FINALISTS", 4)
+    monkeypatch.setattr("mmsearch.vectors.staged._COARSE", 2)
+    monkeypatch.setattr("mmsearch.vectors.rounded.BLOCK", 64)
+    folder = tmp_path_factory.mktemp("history")
+    matrix = matrix_of(folder / "0.matrix", whole_numbers(np.random.default_rng(seed), 600))
+    matrix = matrix_of(
+        folder / "0.matrix", matrix.rows.vectors.astype(np.float32), ids=np.arange(1, 601)
+    )
+    store, oracle = opened(engine, matrix, str(folder / "0.index")), ExactStore(4, matrix)
+    next_id = 601
+    for number, (step, *values) in enumerate(steps, 1):
+        if step == "add":
+            ids = np.arange(next_id, next_id + len(values[0]))
+            next_id += len(values[0])
+            for one in (store, oracle):
+                one.add(ids, np.array(values[0], np.float32))
+        elif step == "remove":
+            for one in (store, oracle):
+                one.remove(np.array(values[0], np.int64))
+        elif step == "restart":
+            matrix = open_matrix(oracle.save(str(folder / f"{number}.matrix"), number, MARK).path)
+            store = opened(engine, matrix, str(folder / f"{number}.index"))
+            oracle = ExactStore(4, matrix)
+        elif step == "among":
+            same(store, oracle, np.array(values[0], np.float32), values[1],
+                 range(1, 700, values[2]))  # fmt: skip
+        else:
+            same(store, oracle, np.array(values[0], np.float32), values[1])
+        assert len(store) == len(oracle)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Twenty thousand rows, their matrix, and forty queries."""
+    rng = np.random.default_rng(7)
+    folder = tmp_path_factory.mktemp("large")
+    return matrix_of(folder / "a.matrix", clustered(rng, 20_000)), clustered(rng, 40), folder
+
+
+@pytest.mark.parametrize("name", ["staged", "partitioned", "flat", "gpu"])
+@pytest.mark.parametrize("together", [1, 40])
+def test_filters_keep_a_recall_of_one_at_every_selectivity(name, together, large):
+    """From three ids to all but one, one query or many, with rows removed: numpy's answers."""
+    matrix, queries, folder = large
+    if name == "gpu" and not gpu_available():
+        pytest.skip("no GPU, or a FAISS without GPUs")
+    store, oracle = opened(name, matrix, str(folder / f"{name}.index")), ExactStore(DIM, matrix)
+    rng = np.random.default_rng(8)
+    for one in (store, oracle):
+        one.remove(matrix.rows.ids[::9])
+    for size in (3, 20, 200, 2000, 9000, 19_999):
+        among = np.sort(rng.choice(matrix.rows.ids, size, replace=False))
+        among.flags.writeable = False
+        for _ in range(2):  # the second time it is remembered
+            _, ids = store.search(queries[:together], 10, among)
+            assert ids.tolist() == oracle.search(queries[:together], 10, among)[1].tolist()
+        for one in (store, oracle):
+            one.remove(among[:1])  # and forgotten
+
+
+def test_two_thousand_rows_alike_come_by_their_ids(engine, tmp_path):
+    """More of the same than any stage lets through: the ten with the lowest ids."""
+    rows = clustered(np.random.default_rng(9), 6000)
+    rows[1::3] = rows[0]
+    matrix = matrix_of(tmp_path / "a.matrix", rows, ids=np.arange(6000))
+    store = opened(engine, matrix, str(tmp_path / "a.index"))
+    for count in (1, 20):
+        _, ids = store.search(np.repeat(rows[:1], count, axis=0), 10)
+        assert ids.tolist() == [[0, 1, 4, 7, 10, 13, 16, 19, 22, 25]] * count
+
+
+def test_lists_are_set_by_texts_and_measured_with_fresh_ones(tmp_path):
+    """The least nprobe that reaches the target and a hundredth; figures of the other half."""
+    rng = np.random.default_rng(10)
+    matrix = matrix_of(tmp_path / "a.matrix", clustered(rng, 8000))
+    plan = Plan(Engine.PARTITIONED, "IVF64,PQ16x4fsr", 0.9, 0)
+    queries = {"text": clustered(rng, 200), "image": clustered(rng, 60)}
+    index, _ = build_index(str(tmp_path / "a.index"), matrix, plan, queries)
+    assert index.plan.engine is Engine.PARTITIONED
+    assert index.note == ""
+    assert 1 <= index.settings["nprobe"] < 64
+    store, oracle = open_store("auto", DIM, matrix, index), ExactStore(DIM, matrix)
+    for kind, fresh in (("text", queries["text"][100:]), ("image", queries["image"][30:])):
+        found, truth = store.search(fresh, 10)[1], oracle.search(fresh, 10)[1]
+        hits = sum(
+            len(set(a) & set(b)) for a, b in zip(found.tolist(), truth.tolist(), strict=True)
+        )
+        assert index.measured[kind]["recall@10"] == pytest.approx(hits / truth.size)
+        assert index.measured[kind]["queries"] == len(fresh)
+    assert index.measured["text"]["recall@10"] >= 0.9
+
+
+def test_what_falls_short_is_searched_exactly_and_says_so(tmp_path, monkeypatch):
+    """Codes too coarse for their target: the exact plan is built in their place."""
+    monkeypatch.setattr("mmsearch.vectors.building._LEAST_COARSE", 10)
+    rng = np.random.default_rng(11)
+    matrix = matrix_of(tmp_path / "a.matrix", clustered(rng, 4000))
+    plan = Plan(Engine.FAISS, "PQ2x4fs", 0.97, 0)
+    index, _ = build_index(str(tmp_path / "a.index"), matrix, plan, {"text": clustered(rng, 100)})
+    assert index.plan.exact
+    assert "reached a recall of 0." in index.note
+    assert "0.97 was asked for: searched exactly instead" in index.note
+    assert index.measured["text"]["recall@10"] >= 0.999
+
+
+def test_a_factory_string_that_faiss_does_not_know(tmp_path):
+    """The user's mistake, in one sentence; nothing is left under the index's name."""
+    matrix = matrix_of(tmp_path / "a.matrix", clustered(np.random.default_rng(12), 100))
+    plan = choose(100, DIM, factory="IVQ12,Nonsense")
+    with pytest.raises(ValueError, match="FAISS does not know an index 'IVQ12,Nonsense'"):
+        build_index(str(tmp_path / "a.index"), matrix, plan, {})
+    assert not (tmp_path / "a.index").exists()
+
+
+@pytest.mark.parametrize("count, size", [(1, 300), (5, 5000), (33, 40_000)])
+def test_rounded_products_are_those_of_slow_loops(count, size):
+    """The k highest of rounded rows with rounded queries, and their values, by whole numbers."""
+    rng = np.random.default_rng(size)
+    rows, queries = clustered(rng, size, 16), clustered(rng, count, 16)
+    mean = rows.mean(axis=0)
+    step = float(np.abs(rows - mean).max() / 127)
+    held = np.concatenate(list(round_rows([rows], mean, step)))
+    assert np.abs((held - 128.0) * step + mean - rows).max() <= step / 2 + 1e-6
+    scales = np.abs(queries).max(axis=1) / 127
+    whole = np.rint(queries / scales[:, None]).astype(np.int64)
+    products = (held.astype(np.int64) - 128) @ whole.T  # (n, q)
+    values = products.T * (step * scales)[:, None] + (queries @ mean)[:, None]
+    for keep in (None, np.arange(0, size, 7)):
+        scores, places = Rounded(held, mean, step).best(queries, 12, keep)
+        kept = np.arange(size) if keep is None else keep
+        for line in range(count):
+            best = np.sort(values[line, kept])[::-1][:12]
+            assert np.sort(scores[line])[::-1] == pytest.approx(best, abs=1e-5)
+            assert values[line, places[line]] == pytest.approx(scores[line], abs=1e-5)
+            assert len(set(places[line].tolist())) == 12
