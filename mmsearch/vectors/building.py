@@ -94,7 +94,7 @@ def _settled(
     held = faiss.serialize_index(index)
     dim = matrix.rows.vectors.shape[1]
     plan = replace(plan, bytes_per_vector=round(len(held) / len(matrix.rows.ids) + dim + 13, 1))
-    settings = {} if plan.exact else {"coarse": max(_LEAST_COARSE, len(matrix.rows.ids) // 5000)}
+    settings = {} if plan.exact else {"coarse": _LEAST_COARSE}
     draft = replace(draft, plan=plan, faiss=held, settings=settings)
     store = StagedStore(matrix, draft)
     measured = {}
@@ -105,7 +105,7 @@ def _settled(
             half = halves[kind]
             asked, truth = queries[kind][:half], truths[kind][:half]
             target = min(1.0, plan.target_recall + MARGIN)
-            settings |= tune(store, store.codes, asked, truth, target)
+            settings = tune(store, asked, truth, target)
             draft = replace(draft, settings=settings)
     for kind, asked in queries.items():
         fresh = slice(halves[kind], None)

@@ -50,7 +50,7 @@ class StagedStore(FaissStore):
         self._rounded = index.rounded
         self.codes: Any = faiss.deserialize_index(index.faiss)
         set_up(self.codes, index.settings)
-        self._coarse = index.settings.get("coarse", 0)  # 0: what is exact enough
+        self.coarse = index.settings.get("coarse", 0)  # 0: what is exact enough
         self._masked: tuple[Positions, NDArray[np.bool_]] | None = None
         self._read = 0
 
@@ -103,7 +103,7 @@ class StagedStore(FaissStore):
         """(q, m) scores by rounded rows and positions, and (q,) whether codes saw enough."""
         size = len(self._base)
         share = 1.0 if keep is None else len(keep) / size
-        wanted = max(_COARSE * finalists, size // 400) if not self._coarse else self._coarse
+        wanted = max(_COARSE * finalists, size // 400) if not self.coarse else self.coarse
         with threads(len(queries)):
             told, places = self.codes.search(queries, min(size, round(wanted / share)))
         alive = None if keep is None else self._mask(keep)

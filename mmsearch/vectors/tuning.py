@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
     from mmsearch.records import Ids, Vectors
     from mmsearch.vectors import VectorStore
+    from mmsearch.vectors.staged import StagedStore
 
     Positions = NDArray[np.int64]
 
 K = 10
 MARGIN = 0.01
+_DOUBLED = 5  # times, at most, that codes choose twice as many
 _SINGLE = 100  # queries that are timed one by one
 _BLOCK = 16_384
 
@@ -72,22 +74,31 @@ def recall(found: Ids, truth: Ids) -> float:
     return float((found[:, :, None] == truth[:, None, :]).any(axis=1).mean())
 
 
-def tune(store: Any, index: Any, queries: Vectors, truth: Ids, target: float) -> dict[str, int]:
-    """The least setting that reaches the target with these queries, or the highest there is."""
-    turned = knob(index)
-    if turned is None:
-        return {}
-    name, values = turned
+def tune(store: StagedStore, queries: Vectors, truth: Ids, target: float) -> dict[str, int]:
+    """The least settings that reach the target with these queries, or the highest there are.
+
+    First how many rows codes are to choose, with all lists looked at; then how many lists.
+    """
+
+    def reached(name: str, value: int) -> bool:
+        set_up(store.codes, {name: value})
+        return recall(store.search(queries, K)[1], truth) >= target
+
+    turned = knob(store.codes)
+    name, values = turned if turned else ("", [0])
+    for _ in range(_DOUBLED):
+        if reached(name, values[-1]):
+            break
+        store.coarse *= 2
     low, high = 0, len(values) - 1
     while low < high:  # recall rises with it
         middle = (low + high) // 2
-        set_up(index, {name: values[middle]})
-        if recall(store.search(queries, K)[1], truth) >= target:
+        if reached(name, values[middle]):
             high = middle
         else:
             low = middle + 1
-    set_up(index, {name: values[low]})
-    return {name: values[low]}
+    set_up(store.codes, {name: values[low]})
+    return {"coarse": store.coarse} | ({name: values[low]} if turned else {})
 
 
 def measure(store: VectorStore, queries: Vectors, truth: Ids) -> dict[str, float]:
