@@ -59,10 +59,9 @@ def nearest(rows: Vectors, queries: Vectors, k: int = K) -> Positions:
     best = np.full((len(queries), k), -np.inf, np.float32)
     at = np.zeros((len(queries), k), np.int64)
     for start, block in _blocks(rows):
-        scores = queries @ block.T  # (q, block)
         some = min(k, len(block))
-        mine = np.argpartition(-scores, some - 1, axis=1)[:, :some]
-        both = np.concatenate([best, np.take_along_axis(scores, mine, 1)], axis=1)
+        scores, mine = faiss.knn(queries, block, some, metric=faiss.METRIC_INNER_PRODUCT)
+        both = np.concatenate([best, scores], axis=1)
         where = np.concatenate([at, mine + start], axis=1)
         order = np.argsort(-both, axis=1, kind="stable")[:, :k]
         best, at = np.take_along_axis(both, order, 1), np.take_along_axis(where, order, 1)
