@@ -18,9 +18,10 @@ def lines_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def where(found: Found) -> str:
-    """What it was measured on, and when."""
+    """What it was measured on, when, and how much else was running: above 0.5, something was."""
     on = found["machine"]
-    return f"{on['processor']}, {on['cores']} cores, {on['memory_gb']} GB; {found['date'][:10]}"
+    machine = f"{on['processor']}, {on['cores']} cores, {on['memory_gb']} GB"
+    return f"{machine}; load before: {on['load_before']}; {found['date'][:10]}"
 
 
 # -- retrieval ---------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ def index(found: list[Found]) -> list[str]:
     """Engines on the same vectors, a setting a line; those asked in text."""
     rows = [
         [
-            f"{row['data']} ({row['n']:,} × {row['dim']})", row["engine"], str(row["setting"]),
+            f"{row['data']} ({row['n']:,} × {row['dim']})", row["engine"], str(row["setting"] or "-"),
             _told(row.get("recall@10"), "{:.4f}"), _told(row.get("qps_single"), "{:,.0f}"),
             _told(row.get("qps_batch"), "{:,.0f}"), _told(row.get("build_s"), "{:.1f}"),
             _told(row.get("bytes_per_vector"), "{:,.0f}"), _told(row.get("peak_mb"), "{:,.0f}"),

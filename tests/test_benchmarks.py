@@ -184,6 +184,18 @@ def test_recall_of_an_index(script):
     assert lines[2] == "| mmsearch | 0.9500 | 10.00 | 500 | 3.0 |"
 
 
+def test_engines_are_listed(script):
+    """A line for each engine that is asked in text; what was not measured is a dash."""
+    one = {
+        "data": "real", "n": 200_000, "dim": 256, "engine": "faiss-flat", "setting": None,
+        "recall@10": 1.0, "qps_single": 31.5, "qps_batch": None, "build_s": 0.25,
+        "bytes_per_vector": 1024, "peak_mb": 300,
+    }  # fmt: skip
+    lines = script("tables").index([{**one, "queries": "text"}, {**one, "queries": "image"}])
+    told = "| real (200,000 × 256) | faiss-flat | - | 1.0000 | 32 | - | 0.2 | 1,024 | 300 |"
+    assert lines[2:] == [told]
+
+
 # -- what is published ---------------------------------------------------------------------------
 
 
