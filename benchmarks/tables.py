@@ -220,7 +220,8 @@ def index(found: list[Found]) -> list[str]:
     """Engines on the same vectors, a setting a line; those asked in text."""
     rows = [
         [
-            f"{row['data']} ({row['n']:,} × {row['dim']})", row["engine"], str(row["setting"] or "-"),
+            f"{row['data']} ({row['n']:,} × {row['dim']})", row["engine"],
+            str(row["setting"] or "-"),
             _told(row.get("recall@10"), "{:.4f}"), _told(row.get("qps_single"), "{:,.0f}"),
             _told(row.get("qps_batch"), "{:,.0f}"), _told(row.get("build_s"), "{:.1f}"),
             _told(row.get("bytes_per_vector"), "{:,.0f}"), _told(row.get("peak_mb"), "{:,.0f}"),
