@@ -53,10 +53,16 @@ def self_test(
       the constants of hubness, that the library's engine answers, each modality by itself
 
     What there is nothing of is a string that says so. "problems" are sentences on what could not
-    be tested, and on what must not be. Raises LibraryMissing, BenchmarkError where nothing at
-    all could be tested.
+    be tested, and on what must not be. A library of several models is tested as the first of
+    those that it was opened with. Raises LibraryMissing, BenchmarkError where nothing at all
+    could be tested.
     """
     shelf = read_shelf(library)
+    with open_library(library.folder, model=shelf.model) as of_one:
+        return _tested(of_one, shelf, count, seed, note)
+
+
+def _tested(library: Library, shelf: Shelf, count: int, seed: int, note: Note) -> dict[str, Any]:
     files = sample(shelf.files, count, seed)
     problems: list[str] = []
     note(f"asking for {len(files):,} files by captions and names")
@@ -74,7 +80,7 @@ def self_test(
             f"{library.folder}: nothing could be tested: {'; '.join(problems) or 'it is empty'}"
         )
     counts = {"files": len(shelf.files), "items": len(shelf.items), "sample": len(files)}
-    return found | {"problems": problems} | counts | provenance(library.encoder, seed)
+    return found | {"problems": problems} | counts | provenance(shelf.encoder, seed)
 
 
 # -- known items ---------------------------------------------------------------------------
@@ -176,7 +182,7 @@ def _determinism(
     library: Library, files: Sequence[Item], shelf: Shelf, problems: list[str]
 ) -> dict[str, Any]:
     """How many of so many were the same. A file of several parts is not held against one row."""
-    model = library.settings.model
+    model = shelf.model
     several = {file.path for file in shelf.items.values() if file.part > 0}
     twice: list[bool] = []
     stored: list[float] = []
@@ -236,7 +242,7 @@ def _questions(shelf: Shelf, count: int) -> list[str]:
 def _approximate(library: Library, shelf: Shelf, count: int, seed: int) -> dict[str, Any]:
     """Of words and, as other vectors lie elsewhere, of the library's own files as queries."""
     words = _questions(shelf, count)
-    model = library.settings.model
+    model = shelf.model
     asked = {"text": embed(words, Modality.TEXT, model)}
     queries = {"text": [language.text(word) for word in words]}
     found: dict[str, Any] = {}

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmsearch.catalog import Catalog
+from mmsearch.encoders import Encoder
 from mmsearch.errors import LibraryMissing
 from mmsearch.library import Library
 from mmsearch.records import Caption, Item, Kind, Modality
+from mmsearch.spaces import find_spaces
 
 if TYPE_CHECKING:
     from mmsearch.records import Ids, Kinds, Scores, Vectors
@@ -25,13 +27,15 @@ _AT_ONCE = 20_000  # vectors whose items are looked up together
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """Everything of one space that is not gone.
+    """Everything of one space that is not gone; `model` opens its `encoder`.
 
     `items` by id, and `vector_of` each; `paths_of` a vector: those of a file and its copies.
     (n,) ids of vectors, rising within a kind, with (n, dim) rows, what they stand for and their
     hubness. `captions` of each file, by the item that is its first part.
     """
 
+    model: str
+    encoder: Encoder
     items: dict[int, Item]
     vector_of: dict[int, int]
     paths_of: dict[int, set[str]]
@@ -61,16 +65,18 @@ class Shelf:
 
 
 def read_shelf(library: Library) -> Shelf:
-    """What the space of a library's encoder holds; the library is only read.
+    """What the first space of a library, of the models that are asked for, holds; it is only read.
 
-    Raises LibraryMissing for one without that encoder's vectors.
+    Raises LibraryMissing for one without vectors, EncoderMismatch.
     """
     with Catalog.open(library.folder / "library.db") as catalog, catalog.snapshot():
-        have = library.encoder
-        spaces = [row for row in catalog.spaces() if row[2] == have.fingerprint]
-        if not spaces:
-            raise LibraryMissing(f"{library.folder} has nothing that {have.name} encoded")
-        blocks = list(catalog.vectors_after(spaces[0][0], 0))
+        default = library.settings.model
+        opened = find_spaces(catalog, library.folder, library.models, default).opened
+        if not opened:
+            raise LibraryMissing(f"{library.folder} waits for mmsearch index: its model is older")
+        space, have = opened[0].space, opened[0].encoder
+        model = catalog.models()[space.id][0] or default
+        blocks = list(catalog.vectors_after(space.id, 0))
         if not blocks:
             raise LibraryMissing(f"{library.folder} has no vector of {have.name}")
         ids = np.concatenate([block.ids for block in blocks])
@@ -86,7 +92,7 @@ def read_shelf(library: Library) -> Shelf:
     for id, item in found.items():
         paths[vector_of[id]].add(str(item.path))
     return Shelf(
-        found, vector_of, dict(paths), captions, ids,
+        model, have, found, vector_of, dict(paths), captions, ids,
         np.concatenate([block.vectors for block in blocks]), kinds,
         np.concatenate([block.hubness for block in blocks]),
     )  # fmt: skip
