@@ -73,7 +73,6 @@ class StagedStore(FaissStore):
             scores[left], places[left] = values, found
             left = left[~sure]
             finalists *= _WIDER
-        self._give_back(len(queries) * finalists)
         return scores, places
 
     def _once(
@@ -138,6 +137,7 @@ class StagedStore(FaissStore):
 
         _each(look, len(queries))
         exact[found < 0] = -np.inf
+        self._give_back(found.size)
         return exact
 
     def _mask(self, keep: Positions) -> NDArray[np.bool_]:
