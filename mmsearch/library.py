@@ -382,20 +382,25 @@ class Library:
                 for path, reason, message in catalog.problems(skipped=skipped)
             ]
 
-    def check(self, depth: str | Depth = "full") -> list[str]:
+    def check(self, depth: str | Depth = "full", *, sample: int = 64, seed: int = 0) -> list[str]:
         """What is wrong, a sentence each with what to do; empty when the library is sound.
 
         "quick" has SQLite look at its pages and compares counts and fingerprints; "full" reads
-        every vector, every word and every cached row, and the model's files.
-        Writes nothing.
+        every vector, every word and every cached row, and the model's files; "deep" reads the
+        files as well, and encodes `sample` of them again, chosen by `seed`. Writes nothing.
         """
         from mmsearch import checking
+        from mmsearch.comparing import compared
 
-        quick = checking.depth_of(depth) is checking.Depth.QUICK
+        asked = checking.depth_of(depth)
+        quick = asked is checking.Depth.QUICK
         try:
-            with self._reading() as (catalog, spaces), catalog.snapshot():
-                found = checking.database(catalog, quick=quick)
-                found = found or checking.caches(spaces.every, quick=quick)
+            with self._reading() as (catalog, spaces):
+                with catalog.snapshot():
+                    found = checking.database(catalog, quick=quick)
+                    found = found or checking.caches(spaces.every, quick=quick)
+                if asked is checking.Depth.DEEP and not found:
+                    found += compared(catalog, spaces.towers(), self.settings, sample, seed)
         except LibraryDamaged as error:
             return [str(error)]
         if quick:

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from sqlalchemy import exists, func, select
 
 from mmsearch.catalog import keywords
+from mmsearch.catalog.contents import Contents
+from mmsearch.catalog.session import member
 from mmsearch.catalog.spaces import Spaces
-from mmsearch.catalog.tables import CAPTION, captions, contents, files, items, vectors
+from mmsearch.catalog.tables import CAPTION, captions, contents, files, folders, items, vectors
 from mmsearch.records import Modality, Reason
+
+if TYPE_CHECKING:
+    from mmsearch.records import Vectors
 
 _UNNAMED = select(func.count()).where(
     items.c.part == 0, ~exists().where(keywords.keywords.c.rowid == items.c.id)
 )
 
 
-class Inspection(Spaces):
+class Indexed(NamedTuple):
+    """A file as it was when it was read: (size, mtime_ns, inode), and what it held."""
+
+    path: bytes
+    state: tuple[int, ...]
+    content_id: int
+    modality: Modality
+    digest: bytes
+
+
+class Inspection(Contents, Spaces):
     """What can be said of a catalog by reading it."""
 
     def inspect(self, *, quick: bool = False) -> list[str]:
@@ -66,6 +83,35 @@ class Inspection(Spaces):
         """Names of the tables of words that do not say what their items do."""
         with self.snapshot():
             return keywords.differences(self._connection)
+
+    def indexed(self) -> list[Indexed]:
+        """Every file that is indexed and not gone, by path."""
+        query = (
+            select(
+                folders.c.path, files.c.name, files.c.size, files.c.mtime_ns, files.c.inode,
+                contents.c.id, contents.c.modality, contents.c.digest,
+            )
+            .select_from(files.join(folders).join(contents))
+            .where(files.c.gone_at.is_(None))
+            .order_by(folders.c.path, files.c.name)
+        )  # fmt: skip
+        with self.snapshot():
+            return [
+                Indexed(
+                    os.path.join(folder, name), tuple(state), id, member(Modality, kind), digest
+                )
+                for folder, name, *state, id, kind, digest in self._connection.execute(query)
+            ]
+
+    def rows_of(self, content_id: int, space_id: int) -> Vectors:
+        """(parts, dim) rows of a content in a space, by part; (0, 0) where it has none."""
+        query = select(vectors.c.id).where(
+            vectors.c.content_id == content_id, vectors.c.space_id == space_id
+        )
+        with self.snapshot():
+            ids = self._connection.execute(query.order_by(vectors.c.part)).scalars().all()
+            found, rows = self.vectors_of(ids)
+        return rows[np.searchsorted(found, ids)]
 
     def broken_vectors(self, space_id: int) -> Iterator[tuple[int, str]]:
         """(id, what is wrong) of vectors whose bytes, length or values cannot be right."""

@@ -24,14 +24,24 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help="Look at the database's pages and counts alone.")
     ] = False,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Read your files as well, and encode a sample of them again."),
+    ] = False,
+    sample: Annotated[
+        int, typer.Option("--sample", metavar="N", min=0, help="Of how many files, with --deep.")
+    ] = 64,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which of them.")] = 0,
     json: Json = False,
 ) -> None:
     """Read the whole library and say whether it is sound. Exit code 1 when it is not."""
     from mmsearch.printing import print_json
 
-    depth = "quick" if quick else "full"
+    if quick and deep:
+        raise UsageError("--quick and --deep are two depths: give one")
+    depth = "quick" if quick else "deep" if deep else "full"
     with opened(index, model) as library:
-        found = library.check(depth)
+        found = library.check(depth, sample=sample, seed=seed)
     if json:
         print_json({"sound": not found, "depth": depth, "problems": found})
     else:
@@ -115,3 +125,22 @@ def backup(
         print(f"{count:,} files in {library.folder}; run mmsearch index for what has changed since")
         if saved:
             print(f"library.db as it was is in {saved}")
+
+
+@app.command()
+def doctor(index: Index = None, model: Model = None, json: Json = False) -> None:
+    """Look at versions, model, disk and library. Exit code 1 when something must be mended."""
+    from mmsearch.doctor import State, examine
+    from mmsearch.printing import print_json
+    from mmsearch.settings import load_settings
+
+    lines = list(examine(load_settings(index=index, model=model)))
+    if json:
+        print_json([line.as_dict() for line in lines])
+    else:
+        for line in lines:
+            print(f"{line.state:<8} {line.name}: {line.said}")
+            if line.remedy:
+                print(f"{'':<8} → {line.remedy}")
+    if any(line.state is State.WRONG for line in lines):
+        raise typer.Exit(1)
