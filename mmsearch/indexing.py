@@ -14,6 +14,8 @@ from mmsearch.settings import Settings
 from mmsearch.space import Space
 from mmsearch.spaces import Opened, Spaces, is_older
 
+LONGEST_LOG = 64e6  # bytes; left alone, SQLite keeps a log at some 4 MB
+
 _MANY = {Modality.IMAGE: "pictures", Modality.AUDIO: "sounds", Modality.TEXT: "texts"}
 
 
@@ -61,6 +63,11 @@ class Indexing:
                 one.space.write_cache(always=changed)
         for space in self._spaces.older:
             space.drop_if_empty()
+        if (size := self._catalog.log_bytes()) > LONGEST_LOG:
+            self.report.notes.append(
+                f"{self._catalog.path}-wal has {size / 1e6:,.0f} MB: another program reads the "
+                "library and keeps it from shrinking; it does when that program ends"
+            )
 
     def _fill(self, one: Opened) -> Iterator[Progress]:
         older = [

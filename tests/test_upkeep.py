@@ -14,7 +14,7 @@ from conftest import FakeEncoder, unit
 import mmsearch
 from mmsearch import doctor
 from mmsearch.doctor import FLOORS, State, examine, older
-from mmsearch.errors import UsageError
+from mmsearch.errors import LibraryDamaged, UsageError
 from mmsearch.settings import load_settings
 
 
@@ -47,14 +47,20 @@ def test_quick_sees_pages_and_counts_but_not_vectors(three):
         three.check("abyssal")
 
 
-def test_a_name_that_was_flipped_is_found(three):
-    """A byte of a name in a page of the file alone: its index has the right one."""
+@pytest.mark.parametrize("place", [0, 1], ids=["one page", "the other"])
+def test_a_name_that_was_flipped_is_found(three, place):
+    """In a page of the table or of its index: they differ then, and no answer has the name."""
     three.close()
     path = three.folder / "library.db"
     data = path.read_bytes()
-    at = data.index(b"green.png")  # in the table or its index: they lie in different pages
+    first = data.index(b"green.png")
+    second = data.index(b"green.png", first + 1)
+    assert first // 4096 != second // 4096
+    at = (first, second)[place]
     path.write_bytes(data[:at] + b"G" + data[at + 1 :])
     assert any("files" in said for said in three.check())
+    with pytest.raises(LibraryDamaged, match="the name of item 2 is not what was written"):
+        three.query("green", all=True)
 
 
 @pytest.mark.parametrize(
@@ -107,17 +113,19 @@ def test_deep_encodes_a_sample_again(three, photos, encoder):
     assert counts[0] == counts[1] and set(counts) == {0, 1}
 
 
-def test_deep_compares_every_part(three, encoder, monkeypatch):
-    """Of a text each passage; a model that encodes otherwise now is noticed, one alike is not."""
-    near = unit(1, 0.02, 0)  # cosine with red: 0.9998
-    monkeypatch.setattr(
-        FakeEncoder, "_text", lambda self, text: near if text == "red" else unit(0, 1, 0)
-    )
+def test_deep_compares_every_part(three, monkeypatch):
+    """A model whose texts are turned a little is the same, one that turns them more is not."""
+    really = FakeEncoder._text
+
+    def turned(by):
+        row = np.array([0, 0, by], np.float32)
+        monkeypatch.setattr(
+            FakeEncoder, "_text", lambda self, text: unit(*really(self, text) + row)
+        )
+
+    turned(0.02)  # cosine 0.9998
     assert three.check("deep") == []
-    far = unit(1, 0.06, 0)  # cosine 0.9982
-    monkeypatch.setattr(
-        FakeEncoder, "_text", lambda self, text: far if text == "red" else unit(0, 1, 0)
-    )
+    turned(0.06)  # cosine 0.9982
     [said] = three.check("deep")
     assert "notes.txt encoded again is another vector (cosine 0.998" in said
 

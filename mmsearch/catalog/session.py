@@ -19,7 +19,7 @@ from mmsearch.catalog import keywords
 from mmsearch.catalog.migrations import MIGRATIONS, migrate, schema_version
 from mmsearch.catalog.tables import captions, contents, files, items, metadata, vectors
 from mmsearch.durable import private, replace
-from mmsearch.errors import LibraryDamaged, LibraryMissing, SchemaMismatch
+from mmsearch.errors import LibraryDamaged, LibraryMissing, SchemaMismatch, StorageFailed
 
 if TYPE_CHECKING:
     from mmsearch.records import Vectors
@@ -43,6 +43,7 @@ class Session:
         self._new_vectors: list[dict[str, Any]] = []
         self._loose: set[int | None] = set()  # contents that may have lost their last file
         self._retold: set[int] = set()  # files whose captions are others now
+        self._written: tuple[int, int] | None = None  # device and inode of what is written to
 
     @classmethod
     def open(cls, path: Path, *, write: bool = False) -> Self:
@@ -57,6 +58,7 @@ class Session:
         with connections.translated(path):
             catalog = cls(path, connections.connect(path, write=write))
             try:
+                catalog._written = _identity(path) if write else None
                 catalog._check_schema(write)
             except BaseException:
                 catalog.close()
@@ -153,6 +155,11 @@ class Session:
             yield
             self._flush()
             self._drop_unused()
+            if self._written is not None and _identity(self.path) != self._written:
+                raise StorageFailed(
+                    f"{self.path} was moved, replaced or deleted while it was written to: what was "
+                    "committed before is where it went; run the same command again"
+                )
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -164,6 +171,11 @@ class Session:
             with self._connection.begin() as begun:
                 yield
                 begun.rollback()
+
+    def log_bytes(self) -> int:
+        """The size of the write-ahead log: what is committed and not yet in library.db itself."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return log.stat().st_size if log.exists() else 0
 
     def data_version(self) -> int:
         """A number that changes when another connection has committed."""
@@ -219,6 +231,15 @@ class Session:
         said = select(captions.c.content_id).where(theirs).distinct()
         self._loose.update(self._connection.execute(said).scalars())
         self._connection.execute(delete(captions).where(theirs))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The device and inode of a file; None when it is not there."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def member(kind: type[Named], value: Any) -> Named:

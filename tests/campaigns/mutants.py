@@ -28,6 +28,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -259,6 +260,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, default=RESULTS / "mutants.json")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--resume", action="store_true")
     given = parser.parse_args()
     report = Report("mutants", given.seed, given.report, resume=given.resume)
@@ -266,15 +268,15 @@ def main() -> int:
     report.fact(mutants=sum(all_of_them.values()), asked=len(chosen))
     trace = Trace()
     warm()
+    left = chosen[report.done :]
     try:
-        for done, mutant in enumerate(chosen):
-            if done < report.done:
-                continue
-            fate = attempt(mutant, trace.tests(mutant))
-            report.count("tried", fate)
-            if fate == "survived":
-                report.found(str(mutant), _line(mutant))
-            report.step(done + 1)
+        with ThreadPoolExecutor(given.processes) as pool:
+            fates = pool.map(lambda mutant: attempt(mutant, trace.tests(mutant)), left)
+            for mutant, fate in zip(left, fates, strict=True):
+                report.count("tried", fate)
+                if fate == "survived":
+                    report.found(str(mutant), _line(mutant))
+                report.step(report.done + 1)
     except KeyboardInterrupt:
         print("stopped; --resume goes on", file=sys.stderr)
     finally:

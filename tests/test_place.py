@@ -1,0 +1,294 @@
+"""A library where it lies: long readers, other programs, folders that are moved or copied."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+
+import portalocker
+import pytest
+from conftest import clean_environment, paint
+
+import mmsearch
+from mmsearch.catalog import Catalog
+from mmsearch.errors import LibraryDamaged, MmsearchError, StorageFailed
+
+
+@pytest.fixture
+def three(library, photos):
+    """A library of a red, a green and a blue picture."""
+    for colour in ("red", "green", "blue"):
+        photos.paint(f"{colour}.png", colour)
+    library.index(photos)
+    return library
+
+
+def log_of(folder):
+    """The write-ahead log."""
+    return folder / "library.db-wal"
+
+
+def put(catalog, value):
+    """Commit one value, in two places."""
+    with catalog.transaction():
+        for key in ("one", "other"):
+            catalog.put_setting(key, value)
+
+
+# -- rows 14 and 15 ----------------------------------------------------------------------
+
+
+def test_row_14_a_long_reader_is_said_to_keep_the_log(three, photos, monkeypatch):
+    """Row 14: while a stranger holds a snapshot the log grows, and the run says so; then not."""
+    monkeypatch.setattr("mmsearch.indexing.LONGEST_LOG", 200_000)
+    with closing(sqlite3.connect(three.folder / "library.db", isolation_level=None)) as stranger:
+        stranger.execute("BEGIN")
+        stranger.execute("SELECT count(*) FROM files").fetchall()
+        for number in range(3):
+            photos.paint(f"{number}.png", (number, 200, 9))
+            notes = three.index(photos).notes
+            if notes:
+                break
+            with Catalog.open(three.folder / "library.db", write=True) as catalog:
+                put(catalog, "x" * 60_000)
+        assert len(notes) == 1 and "another program reads the library" in notes[0]
+        assert str(log_of(three.folder)) in notes[0]
+        stranger.execute("ROLLBACK")
+    photos.paint("last.png", "white")
+    three.index(photos)
+    assert three.index(photos).notes == []
+
+
+def test_row_14_our_own_readers_pin_nothing(three):
+    """Row 14: an open library that was asked holds no snapshot: the whole log can be emptied."""
+    with mmsearch.open_library(three.folder) as reader:
+        reader.query("red", all=True)
+        with Catalog.open(three.folder / "library.db", write=True) as catalog:
+            for number in range(40):
+                put(catalog, str(number) * 40_000)
+                assert catalog.log_bytes() < 8_000_000  # SQLite empties it each 4 MB
+        with closing(sqlite3.connect(three.folder / "library.db")) as raw:
+            busy, *_ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert busy == 0
+        assert reader.query("red", all=True)
+
+
+def test_row_15_a_reader_never_empties_the_log(three, tmp_path):
+    """Row 15: readers open read-only and leave library.db and its log byte for byte."""
+    with Catalog.open(three.folder / "library.db", write=True) as catalog:
+        assert catalog._connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert catalog._connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        catalog._connection.rollback()
+        put(catalog, "late")
+        shutil.copytree(three.folder, tmp_path / "killed")
+    (tmp_path / "killed" / "library.db-shm").unlink()
+    before = [path.read_bytes() for path in (tmp_path / "killed" / "library.db",
+                                             log_of(tmp_path / "killed"))]  # fmt: skip
+    assert before[1]
+    with mmsearch.open_library(tmp_path / "killed") as reader:
+        reader.query("red", all=True)
+        reader.check()
+        with reader._reading() as (catalog, _):
+            assert catalog.setting("one") == "late"
+            with pytest.raises(MmsearchError), catalog.transaction():
+                catalog.put_setting("one", "no")
+    assert [path.read_bytes() for path in (tmp_path / "killed" / "library.db",
+                                           log_of(tmp_path / "killed"))] == before  # fmt: skip
+
+
+# -- row 17 ------------------------------------------------------------------------------
+
+
+def killed(library, target, value):
+    """A copy of a library as a killed writer leaves it: its last commit in the log alone."""
+    with Catalog.open(library.folder / "library.db", write=True) as catalog:
+        put(catalog, value)
+        shutil.copytree(library.folder, target)
+    (target / "library.db-shm").unlink()
+    return target
+
+
+def pair(folder):
+    """Both places of the value."""
+    with Catalog.open(folder / "library.db") as catalog:
+        return catalog.setting("one"), catalog.setting("other")
+
+
+def test_row_17_a_log_that_was_deleted(three, tmp_path):
+    """Row 17: the library is what it was before the commits in it, whole and sound."""
+    with Catalog.open(three.folder / "library.db", write=True) as catalog:
+        put(catalog, "early")
+    folder = killed(three, tmp_path / "killed", "late")
+    assert pair(folder) == ("late", "late")
+    folder = killed(three, tmp_path / "cut", "later")
+    log_of(folder).unlink()
+    assert pair(folder) in {("early", "early"), ("late", "late")}
+    with mmsearch.open_library(folder, workers=1) as library:
+        assert library.check() == []
+        assert len(library.query("red", all=True)) == 3
+
+
+@pytest.mark.parametrize("cut", [0, 31, 32, 4000, -1])
+def test_row_17_a_log_that_was_cut(three, tmp_path, cut):
+    """Row 17: a commit that is not whole in the log is not there, and nothing else is lost."""
+    with Catalog.open(three.folder / "library.db", write=True) as catalog:
+        put(catalog, "early")
+    folder = killed(three, tmp_path / "killed", "late")
+    data = log_of(folder).read_bytes()
+    log_of(folder).write_bytes(data[:cut])
+    assert pair(folder) == ("early", "early")
+    with mmsearch.open_library(folder, workers=1) as library:
+        assert library.check() == []
+
+
+def test_row_17_the_log_of_another_library(three, photos, tmp_path):
+    """Row 17: played into the wrong file, it is found by check, or says what that library said."""
+    with mmsearch.open_library(tmp_path / "other", workers=1) as other:
+        for number in range(30):
+            photos.paint(f"{number}.png", (number * 8, 255, 9))
+        other.index(photos)
+    foreign = killed(other, tmp_path / "foreign", "foreign")
+    folder = killed(three, tmp_path / "killed", "late")
+    log_of(folder).write_bytes(log_of(foreign).read_bytes())
+    with mmsearch.open_library(folder, workers=1) as library:
+        found = library.check()
+    if found:
+        assert all("mmsearch repair" in said or "cache" in said for said in found)
+    else:
+        assert pair(folder) in {("late", "late"), ("foreign", "foreign"), (None, None)}
+
+
+# -- row 25 ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("instead", ["nothing", "an empty folder", "another library"])
+def test_row_25_a_folder_that_goes_while_it_is_written(three, photos, tmp_path, instead):
+    """Row 25: the run ends with an error; nothing is written where the folder was."""
+    shutil.copytree(three.folder, tmp_path / "copy")
+    three.close()
+    for number in range(12):
+        photos.paint(f"{number}.png", (number * 20, 255, 9))
+    there = three.folder
+    calls = []
+
+    def move(progress):
+        if progress.total and not calls:
+            calls.append(progress)
+            there.rename(tmp_path / "moved")
+            if instead == "an empty folder":
+                there.mkdir()
+            elif instead == "another library":
+                shutil.copytree(tmp_path / "copy", there)
+
+    with (
+        mmsearch.open_library(there, workers=1, batch=2) as library,
+        pytest.raises(StorageFailed, match="was moved, replaced or deleted"),
+    ):
+        library.index(photos, progress=move)
+    assert calls
+    if instead == "nothing":
+        assert not there.exists()
+    elif instead == "an empty folder":
+        assert os.listdir(there) == []
+    else:
+        with mmsearch.open_library(there) as library:
+            assert (library.status()["files"], library.check()) == (3, [])
+    with mmsearch.open_library(tmp_path / "moved", workers=1) as library:
+        assert library.check() == []
+        assert library.status()["files"] >= 3
+        library.index(photos)
+        assert library.status()["files"] == 15
+
+
+# -- row 26 ------------------------------------------------------------------------------
+
+
+def test_row_26_copies_made_while_it_is_written(three, tmp_path):
+    """Row 26: `cp -r` beside a writer: a copy holds one state, or is said to be damaged."""
+    stop = threading.Event()
+
+    def write():
+        with Catalog.open(three.folder / "library.db", write=True) as catalog:
+            number = 0
+            while not stop.is_set():
+                put(catalog, str(number % 10) * 9000)
+                number += 1
+
+    three.close()
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(12):
+            shutil.copytree(three.folder, tmp_path / str(number))
+    finally:
+        stop.set()
+        writer.join()
+    sound = 0
+    for number in range(12):
+        (tmp_path / str(number) / "library.db-shm").unlink(missing_ok=True)
+        with mmsearch.open_library(tmp_path / str(number)) as copy:
+            if copy.check():
+                continue
+        sound += 1
+        one, other = pair(tmp_path / str(number))
+        assert one == other
+    assert sound
+
+
+# -- rows 28 and 37 ----------------------------------------------------------------------
+
+
+def test_row_28_a_file_system_without_locks(three, photos, monkeypatch):
+    """Row 28: writing is refused and says why; searching goes on."""
+
+    def no_locks(*_):
+        raise portalocker.LockException(OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)))
+
+    monkeypatch.setattr(portalocker, "lock", no_locks)
+    for write in (lambda: three.index(photos), lambda: three.forget(photos), three.repair):
+        with pytest.raises(StorageFailed, match="this file system has no locks"):
+            write()
+    assert len(three.query("red", all=True)) == 3
+
+
+def test_row_37_many_files_and_few_descriptors(tmp_path):
+    """Row 37: thousands of files in one folder with 64 descriptors, and then nothing to do."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(3000):
+        (photos / f"{number}.csv").touch()
+    for number in range(40):
+        paint(photos / f"{number}.png", (number, 6 * number, 9))
+    command = 'ulimit -n 64 && exec "$@"'
+    mmsearch_index = [
+        "sh", "-c", command, "sh", sys.executable, "-m", "mmsearch", "index", str(photos),
+        "--index", str(tmp_path / "index"), "--json",
+    ]  # fmt: skip
+
+    for added, unchanged in ((40, 0), (0, 40)):
+        done = subprocess.run(
+            mmsearch_index, env=clean_environment(tmp_path), capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert (report["added"], report["unchanged"], report["failed"]) == (added, unchanged, [])
+
+
+def test_row_16_a_library_that_was_emptied_keeps_its_log(three, tmp_path):
+    """Row 16: SQLite would take an empty file for a beginning and delete the log beside it."""
+    folder = killed(three, tmp_path / "killed", "late")
+    log = log_of(folder).read_bytes()
+    (folder / "library.db").write_bytes(b"")
+    with mmsearch.open_library(folder) as library:
+        with pytest.raises(LibraryDamaged, match="it is empty"):
+            library.query("red")
+        assert len(library.check()) == 1
+        saved = library.repair().saved
+    assert (saved / "library.db-wal").read_bytes() == log
