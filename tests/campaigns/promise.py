@@ -15,9 +15,6 @@ from campaigns.report import RESULTS
 
 BEGIN = "<!-- campaigns: tests/campaigns/promise.py writes them -->"
 END = "<!-- end of campaigns -->"
-    "<!-- campaigns: tests/campaigns/promise.py writes them -->",
-    "<!-- end of campaigns -->",
-)
 
 
 def table() -> str:
