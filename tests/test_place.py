@@ -259,10 +259,10 @@ def test_row_28_a_file_system_without_locks(three, photos, monkeypatch):
 
 
 def test_row_37_many_files_and_few_descriptors(tmp_path):
-    """Row 37: thousands of files in one folder with 64 descriptors, and then nothing to do."""
+    """Row 37: many more files in one folder than the 64 descriptors, and then nothing to do."""
     photos = tmp_path / "photos"
     photos.mkdir()
-    for number in range(3000):
+    for number in range(1500):
         (photos / f"{number}.csv").touch()
     for number in range(40):
         paint(photos / f"{number}.png", (number, 6 * number, 9))
