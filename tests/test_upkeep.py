@@ -59,7 +59,7 @@ def test_a_name_that_was_flipped_is_found(three, place):
     at = (first, second)[place]
     path.write_bytes(data[:at] + b"G" + data[at + 1 :])
     assert any("files" in said for said in three.check())
-    with pytest.raises(LibraryDamaged, match="the name of item 2 is not what was written"):
+    with pytest.raises(LibraryDamaged, match=r"the name of item \d is not what was written"):
         three.query("green", all=True)
 
 
