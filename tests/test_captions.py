@@ -59,6 +59,15 @@ def coco(folder):
     return folder
 
 
+def coco_below(folder):
+    """The same with its lists in a folder of their own, as COCO is unpacked."""
+    coco(folder)
+    (folder / "annotations").mkdir()
+    listed = folder / "captions_test2017.json"
+    listed.rename(folder / "annotations" / listed.name)
+    return folder
+
+
 def flickr30k(folder):
     """The same as Flickr30k has it: no suffix but .token, names of a split without .jpg."""
     paint(folder / "flickr30k-images" / "b.jpg", "red")
@@ -93,7 +102,7 @@ def beside(folder):
     return folder
 
 
-LAYOUTS = [flickr8k, flickr30k, jsonl, table, karpathy, coco, clotho, beside]
+LAYOUTS = [flickr8k, flickr30k, jsonl, table, karpathy, coco, coco_below, clotho, beside]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -32,7 +32,7 @@ from mmsearch.records import Modality
 
 # Where lists keep what they name, as seen from their own folder or from that of `images`.
 _FOLDERS = (
-    ".", "images", "Images", "Flicker8k_Dataset", "flickr30k-images", "audio", "../images",
+    ".", "images", "Images", "Flicker8k_Dataset", "flickr30k-images", "audio", "..", "../images",
     "train2017", "val2017", "../train2017", "../val2017",
 )  # fmt: skip
 
@@ -94,7 +94,8 @@ def rows(place: Path, images: Path | None = None, split: str | None = None) -> _
 def _listed(place: Path, name: str, images: Path | None) -> Path:
     """Where a file that a list names is: the first folder that has it, else the likeliest."""
     tried = [(images or place.parent) / folder / name for folder in _FOLDERS]
-    tried.append(tried[0].parent / place.stem.removeprefix("captions_") / name)
+    own = place.stem.removeprefix("captions_")  # COCO's folders are called as its splits are
+    tried += [(images or place.parent) / above / own / name for above in (".", "..")]
     return next((path for path in tried if path.exists()), tried[0])
 
 
