@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import paint
+from typer.testing import CliRunner
 
+import mmsearch
+from mmsearch.cli import app
 from mmsearch.errors import BenchmarkError, UsageError
 from mmsearch.evaluation import speed, stages
-from mmsearch.evaluation.costs import run, spent
+from mmsearch.evaluation.costs import Cost, run, spent
 from mmsearch.records import Modality
 
 
@@ -79,25 +82,41 @@ def test_costs_are_of_the_work_alone():
         run([sys.executable, "-c", "import sys; print('no idea', file=sys.stderr); sys.exit(3)"])
 
 
-def test_the_command_measures_a_folder_and_leaves_it_alone(tmp_path, run_cli):
-    """The real program on three pictures, of which two are drawn: all of its figures, a table."""
+def test_the_command_measures_a_folder_and_leaves_it_alone(tmp_path, encoder, monkeypatch):
+    """Three pictures, of which two are drawn, and processes whose costs are known: the figures
+    that are made of them, a table, and no other file in the folder.
+    """
     for number, name in enumerate(("red", "green", "blue")):
         paint(tmp_path / "photos" / f"{number}.png", name)
     before = sorted(os.listdir(tmp_path / "photos"))
+
+    def known(command, **_):
+        if "index" not in command:
+            return Cost(0.5, 0.25, "", "VmHWM:\t 2000 kB\n")
+        _, folder, _, place = command[command.index("index") :][:4]
+        with mmsearch.open_library(place, workers=1) as library:
+            return Cost(4.0, 2.0, json.dumps(library.index(folder).as_dict()), "", rss=100.0)
+
+    monkeypatch.setattr(speed, "run", known)
+    monkeypatch.setattr(speed, "open_encoder", lambda name: encoder)
     out = tmp_path / "found.json"
-    done = run_cli(
-        "bench", "speed", tmp_path / "photos", "--limit", "2", "--repeat", "1", "--out", out
-    )
-    assert done.returncode == 0, done.stderr
+    arguments = ["bench", "speed", str(tmp_path / "photos"), "--limit", "2", "--repeat", "1"]
+    done = CliRunner().invoke(app, [*arguments, "--out", str(out)])
+    assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
     assert (found["files"], found["files_there"], found["seed"]) == (2, 3, 0)
-    assert found["index"]["files"] == 2 and found["index"]["failed"] == 0
-    busy = found["index"]["cpu_s"] / found["index"]["wall_s"]
-    assert found["index"]["cores_busy"] == pytest.approx(busy, abs=0.02)
-    assert found["query"]["warm"]["vectors"] == 2
-    assert found["query"]["cold"]["cpu_ms"] > 0
-    assert len(found["fingerprint"]) == 64
-    assert b"all of them" in done.stdout and b"query, library open" in done.stdout
+    assert found["index"] == {
+        "files": 2, "failed": 0, "wall_s": 4.0, "cpu_s": 2.0, "files_per_second": 0.5,
+        "cpu_ms_a_file": 1000.0, "cores_busy": 0.5, "memory_mb": 100.0,
+    }  # fmt: skip
+    cold, warm = found["query"]["cold"], found["query"]["warm"]
+    assert cold == {
+        "wall_ms": 500.0, "cpu_ms": 250.0, "limit_wall_ms": 500.0, "limit_cpu_ms": 250.0,
+        "memory_mb": 2.0,
+    }  # fmt: skip
+    assert (warm["vectors"], warm["questions"]) == (2, 10)
+    assert (found["model"], found["fingerprint"]) == (encoder.name, encoder.fingerprint)
+    assert "all of them" in done.output and "query, library open" in done.output
     assert sorted(os.listdir(tmp_path / "photos")) == before
 
 
