@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 from campaigns import bugs, oracle, stand_ins
 from campaigns.disk import Disk, Model, Op, State, read_trace
-from campaigns.report import RESULTS, Report, in_memory
+from campaigns.report import RESULTS, Report, in_memory, stoppable
 from campaigns.scenarios import SCENARIOS, Place, Scenario
 from faults.campaign import Zygote
 from faults.harness import SYNCS, Preload, build
@@ -324,7 +324,7 @@ class Campaign:
         self._scratch = scratch
         self._required: dict[str, dict[Promise, oracle.Contents]] = {}
         self._preload: Preload = build(scratch)
-        self._zygote = Zygote(self._preload, scratch, ["campaigns.stand_ins:install"])
+        self._zygote = Zygote(self._preload, scratch, ["campaigns.stand_ins:warmed"])
 
     def histories(self) -> list[tuple[Scenario, tuple[str, int]]]:
         """Every scenario, and every one of its syncs that may fail."""
@@ -425,6 +425,7 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true")
     given = parser.parse_args()
     scratch = in_memory()
+    stoppable()
     stand_ins.install()
     report = Report("power cuts", given.seed, given.report, resume=given.resume)
     campaign = Campaign(report, given.seed, scratch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import sqlite3
 import subprocess
 import time
@@ -95,6 +96,16 @@ def in_memory() -> Path:
     """A new folder, in memory where there is one of that kind: a million files go through it."""
     there = os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK)
     return Path(mkdtemp(prefix="mmsearch-", dir="/dev/shm" if there else None))
+
+
+def stoppable() -> None:
+    """Have Ctrl-C and SIGTERM end a campaign with what it has, in the background as well."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 def machine() -> str:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,50 @@ def install(put: Callable[[object, str, Any], None] = setattr) -> None:
             put(module, "open_encoder", lambda *_, **__: encoder())
         if hasattr(module, "DecoderPool"):
             put(module, "DecoderPool", InPlace)
+    _share_statements(put)
+
+
+def _share_statements(put: Callable[[object, str, Any], None]) -> None:
+    """Have all connections share the statements that SQLAlchemy has compiled."""
+    from mmsearch.catalog import connection
+
+    usual = connection.create_engine
+    first: list[Any] = []
+
+    def create_engine(*given: Any, **options: Any) -> Any:
+        engine = usual(*given, **options)
+        if first:
+            engine.dialect = engine.pool._dialect = first[0].dialect
+            engine._compiled_cache = first[0]._compiled_cache
+        else:
+            first.append(engine)
+        return engine
+
+    put(connection, "create_engine", create_engine)
+
+
+def warmed() -> None:
+    """As `install`, and run some commands once: what they import is paid for before any fork."""
+    install()
+    from PIL import Image
+    from typer import main
+    from typer.testing import CliRunner
+
+    from mmsearch.cli import app
+
+    with TemporaryDirectory(prefix="mmsearch-") as folder:
+        photos, index = f"{folder}/photos", ("--index", f"{folder}/index")
+        os.mkdir(photos)
+        Image.new("RGB", (9, 9), "red").save(f"{photos}/red.png")
+        Path(photos, "red.txt").write_text("red\n", encoding="utf-8")
+        Path(photos, "text.txt").write_text("a text\n", encoding="utf-8")
+        for command in (
+            ("index", photos, "--json"), ("check",), ("label", "--vocab", "a,b"),
+            ("forget", photos, "--json"), ("index",),
+        ):  # fmt: skip
+            CliRunner().invoke(app, [*command, *index])
+    command_line = main.get_command(app)
+    main.get_command = lambda _: command_line
 
 
 if __name__ == "__main__":  # python -m campaigns.stand_ins ARGUMENTS: the command line with them

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 from campaigns import stand_ins
-from campaigns.report import RESULTS, Report, in_memory
+from campaigns.report import RESULTS, Report, in_memory, stoppable
 from PIL import Image
 
 import mmsearch
@@ -287,6 +287,7 @@ def main() -> int:
             player.holder = given.holder
         player.play(player.turn)
         return 0
+    stoppable()
     folder = in_memory()
     report = Report("two writers", given.seed, given.report)
     try:
