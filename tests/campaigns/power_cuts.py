@@ -335,7 +335,7 @@ class Campaign:
             outcome = place.run(*scenario.commands[0])
             syncs = [change.n for change in outcome.changes if change.call in SYNCS]
             found += [(scenario, ("count", 0))] + [(scenario, ("fsync-once", n)) for n in syncs]
-        return found
+        return sorted(found, key=lambda one: one[1][1] > 0)  # the undisturbed ones first
 
     def run(self, size: int) -> None:
         """Cut the power `size` times in all; what an earlier run has done is passed over."""
