@@ -260,8 +260,11 @@ class Disk:
         elif op.call in ("unlink", "rmdir"):
             change = {op.path: None}
         elif op.call in ("rename", "link"):
-            assert node is not None and node is not FOLDER, op
-            change = {op.data.decode(): node} | ({op.path: None} if op.call == "rename" else {})
+            assert node is not None, op
+            moved = {n: one for n, one in self._names.items() if f"{n}/".startswith(f"{op.path}/")}
+            to = op.data.decode()
+            change = {to + name[len(op.path) :]: one for name, one in moved.items()}
+            change |= dict.fromkeys(moved) if op.call == "rename" else {}
         else:
             raise ValueError(f"a change of no known kind: {op.call} {op.path}")
         for name, new in change.items():
@@ -269,7 +272,8 @@ class Disk:
                 self._names.pop(name, None)
             else:
                 self._names[name] = new
-        self._log.append(Renaming(self.at, change, {name.rpartition("/")[0] for name in change}))
+        names = [op.path, op.data.decode()] if op.data else [op.path]
+        self._log.append(Renaming(self.at, change, {name.rpartition("/")[0] for name in names}))
 
     def _sync(self, path: str, node: Node | None) -> None:
         if node is not None and node is not FOLDER:

@@ -57,6 +57,7 @@ Promise = tuple[str, int, int]  # what was reported: how, by which command, how 
 class Recording:
     """One traced history."""
 
+    scenario: Scenario
     name: str
     place: Place
     disk: Disk  # as it was before
@@ -102,7 +103,7 @@ def record(
         codes.append(outcome.code)
         ends.append(len(read_trace(trace)))
     ops = read_trace(trace)
-    return Recording(scenario.name, place, before, ops, ends, codes)
+    return Recording(scenario, scenario.name, place, before, ops, ends, codes)
 
 
 class Judge:
@@ -110,7 +111,8 @@ class Judge:
 
     def __init__(self, recording: Recording, scratch: Path, report: Report) -> None:
         self.recording = recording
-        self._library = scratch / "disk" / "library"
+        self._name = recording.scenario.judged
+        self._library = scratch / "disk" / self._name
         self._copy = scratch / "copy"
         self._disk = scratch / "disk"
         self._report = report
@@ -128,13 +130,14 @@ class Judge:
         return self._seen[key]
 
     def _looked(self, state: State, disk: Disk) -> bytes | str:
-        own = [file for file in state.files if file[0].startswith("/library/library.db")]
-        if "/library/library.db" not in [path for path, *_ in own]:
+        path = f"/{self._name}/library.db"
+        own = [file for file in state.files if file[0] in (path, f"{path}-wal", f"{path}-journal")]
+        if not own or own[0][0] != path:
             return b""
         # SQLite would change what it opens: it has a copy, of what it looks at alone
-        write(replace(state, files=tuple(own), folders=("/library",)), disk, self._copy)
+        write(replace(state, files=tuple(own), folders=(f"/{self._name}",)), disk, self._copy)
         try:
-            with closing(sqlite3.connect(self._copy / "library" / "library.db")) as database:
+            with closing(sqlite3.connect(self._copy / self._name / "library.db")) as database:
                 (found,) = database.execute("pragma integrity_check").fetchone()
                 if found != "ok":
                     return f"SQLite says {found}"
@@ -144,17 +147,21 @@ class Judge:
                 rest = [
                     (path, size, bytes(sectors.tobytes()))
                     for path, _, sectors, size in state.files
-                    if "library.db" not in path
+                    if not path.startswith(f"/{self._name}/library.db")
                 ]
                 told = digest + repr((rest, state.folders, state.damaged)).encode()
                 deep = hashlib.blake2b(told, digest_size=16).digest()
                 if deep not in self._judged:
                     self._report.count("distinct libraries")
                     write(state, disk, self._disk)
-                    self._judged[deep] = self._wrong(state, database)
+                    bad = self.recording.scenario.damaged and digest in self._first(digest)
+                    self._judged[deep] = None if bad else self._wrong(state, database)
         except Exception as error:  # whatever it is, it is what this looks for
             return f"{type(error).__name__}: {error}"
         return self._judged[deep] or digest
+
+    def _first(self, digest: bytes) -> list[bytes]:
+        return self.recording.digests[:1] or [digest]
 
     def _wrong(self, state: State, database: Any) -> str | None:
         """What mmsearch does wrong with a library, or None."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,12 +84,18 @@ INDEX = ("index", "{photos}", "--index", "{index}", "--json")
 
 @dataclass(frozen=True)
 class Scenario:
-    """`prepare` is not disturbed; `commands` are; `last` is what a user then runs again."""
+    """`prepare` is not disturbed; `commands` are; `last` is what a user then runs again.
+
+    `judged` is the folder of the library that they write to; one that is `damaged` to begin with
+    has nothing asked of it before it is another.
+    """
 
     name: str
     prepare: Callable[[Place], None]
     commands: tuple[tuple[str, ...], ...]
     last: tuple[str, ...] = INDEX
+    judged: str = "library"
+    damaged: bool = False
 
 
 def _nothing(place: Place) -> None:
@@ -137,6 +145,25 @@ def _without_cache(place: Place) -> None:
     shutil.rmtree(place.index / "cache")
 
 
+def _damaged(place: Place) -> None:
+    """With a vector, a keyword and a file's content that are not what was written."""
+    _indexed(place)
+    with closing(sqlite3.connect(place.index / "library.db")) as database:
+        database.execute("update vectors set data = zeroblob(24) where id = 2")
+        database.execute("update vectors set crc = 1 where id = 4")
+        database.commit()
+
+
+def _backed_up(place: Place) -> None:
+    _indexed(place)
+    place.run("backup", "{disk}/copy", "--index", "{index}")
+    place.picture("n0.png")
+    place.run(*INDEX)
+
+
+_REPAIR = ("repair", "--yes", "--index", "{index}")
+_BACKUP = ("backup", "{disk}/copy", "--force", "--index", "{index}")
+_RESTORE = ("backup", "--restore", "{disk}/copy", "--index", "{index}")
 _FORGET = ("forget", "{photos}/sub", "{photos}/p1.png", "--index", "{index}")
 _FORGET_GONE = ("forget", "--gone", "--index", "{index}")
 _LABEL = ("label", "--vocab", "cat,dog,red", "--index", "{index}")
@@ -152,5 +179,8 @@ SCENARIOS = {
         Scenario("forget gone", _gone, (_FORGET_GONE,), _FORGET_GONE),
         Scenario("cache", _without_cache, (INDEX,)),
         Scenario("label", _indexed, (_LABEL,), _LABEL),
+        Scenario("repair", _damaged, (_REPAIR,), _REPAIR, damaged=True),
+        Scenario("backup", _backed_up, (_BACKUP,), _BACKUP, "copy"),
+        Scenario("restore", _backed_up, (_RESTORE,), _RESTORE),
     )
 }

@@ -132,7 +132,7 @@ def install(put: Callable[[object, str, Any], None] = setattr) -> None:
     from mmsearch.loaders import texts  # noqa: F401
 
     _ = encoder().folder
-    for name in ("encoders", "library", "embedding", "ingest"):
+    for name in ("encoders", "library", "spaces", "embedding", "ingest", "filling"):
         module = importlib.import_module(f"mmsearch.{name}")
         if hasattr(module, "open_encoder"):
             put(module, "open_encoder", lambda *_, **__: encoder())
