@@ -189,7 +189,7 @@ class Bench:
 
 def campaign(size: int, seed: int, report: Report, scratch: Path, only: str | None = None) -> None:
     """Run all points of all scenarios, for one seed after another, until there were enough."""
-    zygote = Zygote(build(scratch), scratch, ["campaigns.stand_ins:warmed"])
+    zygote = Zygote(build(scratch), scratch, ["campaigns.stand_ins:warmed"], 3600)
     try:
         number = 0
         for turn in range(seed, seed + size):

@@ -331,7 +331,7 @@ class Campaign:
         self._scratch = scratch
         self._required: dict[str, dict[Promise, oracle.Contents]] = {}
         self._preload: Preload = build(scratch)
-        self._zygote = Zygote(self._preload, scratch, ["campaigns.stand_ins:warmed"])
+        self._zygote = Zygote(self._preload, scratch, ["campaigns.stand_ins:warmed"], 3600)
 
     def histories(self) -> list[tuple[Scenario, tuple[str, int]]]:
         """Every scenario, and every one of its syncs that may fail."""

@@ -287,7 +287,10 @@ class Campaign:
 class Zygote:
     """One process of zygote.py; `calls` name functions that it calls first."""
 
-    def __init__(self, preload: Preload, folder: Path, calls: Sequence[str] = ()) -> None:
+    def __init__(
+        self, preload: Preload, folder: Path, calls: Sequence[str] = (), patience: float = 120
+    ) -> None:
+        self._patience = patience
         self._scratch = Path(tempfile.mkdtemp(dir=folder))
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.zygote", *calls],
@@ -334,14 +337,14 @@ class Zygote:
 
     def _answer(self) -> str:
         # a run that hangs is ended, with all of its workers, and fails its test
-        watch = threading.Timer(120, lambda: os.killpg(self._process.pid, signal.SIGKILL))
+        watch = threading.Timer(self._patience, lambda: os.killpg(self._process.pid, signal.SIGKILL))
         watch.start()
         try:
             assert self._process.stdout
             answer = self._process.stdout.readline().decode().strip()
         finally:
             watch.cancel()
-        assert answer, "the run did not end within two minutes"
+        assert answer, f"the run did not end within {self._patience:g} seconds"
         return answer
 
     def close(self) -> None:
