@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import random
+import shutil
+
 import pytest
-from campaigns import bugs, stand_ins
+from campaigns import bugs, damaged_media, fault_points, library_damage, stand_ins
+from campaigns.disk import Disk, Model, Op
 from campaigns.power_cuts import Campaign, cut
 from campaigns.report import Report, in_memory
-from campaigns.scenarios import SCENARIOS
+from campaigns.scenarios import SCENARIOS, Place
 from faults.harness import compiler
 
 
+@pytest.fixture
+def scratch():
+    """A folder in memory."""
+    folder = in_memory()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="module")
-def power():
+def stood_in():
+    """Stand-ins for the model and for decoder processes in this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        stand_ins.install(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def power(stood_in):
     """Power cuts of traced runs."""
     if compiler() is None:
         pytest.skip("no C compiler (cc) to build the preloaded library")
     campaign = Campaign(Report("power cuts", 1), 1, in_memory())
-    with pytest.MonkeyPatch.context() as patch:
-        stand_ins.install(patch.setattr)
-        yield campaign
+    yield campaign
     campaign.close()
 
 
 @pytest.mark.parametrize("name", ["small", "cache"])
 def test_row_7_power_cuts(power, name):
-    """Row 7: un-synced writes lost, torn or reordered: what was acknowledged is there."""
+    """Row 7: un-synced writes dropped, torn or reordered: what was acknowledged is there."""
     power.report = report = Report("power cuts", 1)
     recording, judge = power.prepared(SCENARIOS[name], ("count", 0))
     cut(recording, judge, report, 800, seed=1)
@@ -37,3 +55,84 @@ def test_row_7_the_campaign_catches_seeded_bugs(power, name):
     """Row 7: the same campaign finds each of eight durability bugs that are put in on purpose."""
     found = power.bug(name, 4000)
     assert found["caught"], found
+
+
+def test_rows_1_to_6_fault_points(power, scratch):
+    """Rows 1 to 6, for a forgotten file: each fault at some of the changes harms nothing."""
+    place = Place(scratch / "place", power.zygote, random.Random(1))
+    bench = fault_points.Bench(SCENARIOS["forget"], place, scratch)
+    points = fault_points.shuffled(bench.points(), 1)
+    assert {mode for mode, _ in points} == set(fault_points.MODES)
+    for mode, at in points[:8]:
+        assert bench.trial(mode, at) == [], (mode, at)
+
+
+def test_rows_16_to_20_damaged_libraries(stood_in, scratch):
+    """Rows 16 to 20: refused, rightly answered, or `check` says what is wrong; never a crash."""
+    report = Report("library damage", 1)
+    library_damage.campaign(60, 1, report, scratch)
+    assert report.findings == []
+    assert sum(report.counts.values()) == 60
+    assert report.counts["refused"] > 3 and report.counts["answered rightly"] > 10
+
+
+def test_row_47_damaged_media(scratch):
+    """Row 47: mutated pictures, sounds and texts are decoded or named, and harm nothing else."""
+    report = Report("damaged media", 1)
+    damaged_media.campaign(400, 1, report, scratch)
+    assert report.findings == []
+    assert report.counts["decoded"] > 40 and report.counts["truncated"] > 40
+
+
+# -- the model of a disk, against what can be worked out by hand ---------------------------
+
+
+def written(path: str, data: bytes, offset: int = 0) -> Op:
+    """A write of a trace."""
+    return Op("write", False, 1, offset, path, data)
+
+
+def named(call: str, path: str, data: bytes = b"") -> Op:
+    """A change of names of a trace, or a sync."""
+    return Op(call, False, 1, 0, path, data)
+
+
+def left(ops: list[Op], model: Model) -> set[tuple[tuple[str, bytes], ...]]:
+    """All that 2,000 power cuts after these changes leave."""
+    disk = Disk(ops)
+    disk.run(len(ops))
+    lost, chance = disk.lost(model), random.Random(1)
+    states = [lost.some(chance) for _ in range(2000)]
+    return {
+        tuple((path, disk.sectors.bytes_of(sectors, size)) for path, _, sectors, size in s.files)
+        for s in states
+    }
+
+
+@pytest.mark.parametrize("model", Model)
+def test_what_is_synced_is_never_lost(model):
+    """A file whose bytes and whose folder were synced is there, whole, in every state."""
+    ops = [named("create", "/a"), written("/a", b"x" * 700), named("sync", "/a")]
+    assert left([*ops, named("sync", "")], model) == {(("/a", b"x" * 700),)}
+
+
+def test_two_models_differ_about_a_name():
+    """A synced file in a folder that was not may be absent, but not with an ordered journal."""
+    ops = [named("create", "/a"), written("/a", b"x"), named("sync", "/a")]
+    assert left(ops, Model.JOURNAL) == {(("/a", b"x"),)}
+    assert left(ops, Model.POSIX) == {(("/a", b"x"),), ()}
+
+
+def test_sectors_are_torn_and_reordered():
+    """Of two sectors written over, either, both or neither are new."""
+    a, b = b"a" * 512, b"b" * 512
+    ops = [named("create", "/f"), written("/f", a + a), named("sync", "/f"), named("sync", "")]
+    found = left([*ops, written("/f", b + b)], Model.JOURNAL)
+    assert found == {(("/f", one + other),) for one in (a, b) for other in (a, b)}
+
+
+def test_a_sync_that_failed_is_not_made_good():
+    """What a failed sync left behind may still be lost after one that went well."""
+    ops = [named("create", "/f"), written("/f", b"a" * 512), named("sync", "/f"), named("sync", "")]
+    ops += [written("/f", b"b" * 512), Op("sync", True, 1, 0, "/f", b""), named("sync", "/f")]
+    assert left(ops, Model.JOURNAL) == {(("/f", b"a" * 512),), (("/f", b"b" * 512),)}

@@ -331,13 +331,13 @@ class Campaign:
         self._scratch = scratch
         self._required: dict[str, dict[Promise, oracle.Contents]] = {}
         self._preload: Preload = build(scratch)
-        self._zygote = Zygote(self._preload, scratch, ["campaigns.stand_ins:warmed"], 3600)
+        self.zygote = Zygote(self._preload, scratch, ["campaigns.stand_ins:warmed"], 3600)
 
     def histories(self) -> list[tuple[Scenario, tuple[str, int]]]:
         """Every scenario, and every one of its syncs that may fail."""
         found: list[tuple[Scenario, tuple[str, int]]] = []
         for scenario in SCENARIOS.values():
-            place = Place(self._scratch / "syncs", self._zygote, random.Random(self._seed))
+            place = Place(self._scratch / "syncs", self.zygote, random.Random(self._seed))
             scenario.prepare(place)
             outcome = place.run(*scenario.commands[0])
             syncs = [change.n for change in outcome.changes if change.call in SYNCS]
@@ -366,7 +366,7 @@ class Campaign:
     ) -> tuple[Recording, Judge]:
         """A history, recorded and measured against an undisturbed one."""
         if scenario.name not in self._required:
-            clean = record(scenario, self._seed, self._scratch / "clean", self._zygote)
+            clean = record(scenario, self._seed, self._scratch / "clean", self.zygote)
             measure(clean, Judge(clean, self._scratch / "judged", Report("", 0)), {})
             self._required[scenario.name] = required(clean)
         needed = dict(self._required[scenario.name])
@@ -376,7 +376,7 @@ class Campaign:
                 (how, 1 + at, n): what for (how, at, n), what in needed.items() if how == "done"
             }
         other = record(
-            scenario, self._seed, self._scratch / "clean", self._zygote, calls=calls, fault=fault
+            scenario, self._seed, self._scratch / "clean", self.zygote, calls=calls, fault=fault
         )
         other.name += f", sync at change {fault[1]} failed" if fault[1] else ""
         judge = Judge(other, self._scratch / "judged", self.report)
@@ -397,7 +397,7 @@ class Campaign:
         calls = () if bug.reader else (f"campaigns.bugs:{bug.patch}",)
         fault = ("count", 0)
         if bug.mode != "count":
-            place = Place(self._scratch / "syncs", self._zygote, random.Random(self._seed))
+            place = Place(self._scratch / "syncs", self.zygote, random.Random(self._seed))
             scenario.prepare(place)
             changes = place.run(*scenario.commands[0]).changes
             at = next(c.n for c in changes if c.call in SYNCS and "matrix" in c.path)
@@ -419,7 +419,7 @@ class Campaign:
 
     def close(self) -> None:
         """End the processes, and remove what was made."""
-        self._zygote.close()
+        self.zygote.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 

@@ -337,7 +337,9 @@ class Zygote:
 
     def _answer(self) -> str:
         # a run that hangs is ended, with all of its workers, and fails its test
-        watch = threading.Timer(self._patience, lambda: os.killpg(self._process.pid, signal.SIGKILL))
+        watch = threading.Timer(
+            self._patience, lambda: os.killpg(self._process.pid, signal.SIGKILL)
+        )
         watch.start()
         try:
             assert self._process.stdout
