@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mmsearch.catalog import Catalog
+from mmsearch.catalog.connection import damaged
 from mmsearch.durable import make_folders, storage_error, sync_folder
 from mmsearch.encoders import Encoder, open_encoder
 from mmsearch.errors import (
@@ -20,6 +21,7 @@ from mmsearch.errors import (
     LibraryDamaged,
     LibraryError,
     LibraryMissing,
+    MmsearchError,
     SchemaMismatch,
     StorageFailed,
     UsageError,
@@ -466,6 +468,18 @@ class Library:
             except (StorageFailed, LibraryDamaged):
                 self.close()
                 raise
+            except (LookupError, TypeError, ValueError) as error:
+                self.close()
+                if not isinstance(error, MmsearchError) and (found := self._damage()):
+                    raise LibraryDamaged(damaged(self._database, found)) from error
+                raise
+
+    def _damage(self) -> str:
+        """The first thing that is wrong with the database, where rows made no sense."""
+        from mmsearch import checking
+
+        with Catalog.open(self._database) as catalog, catalog.snapshot():
+            return next(iter(checking.database(catalog, quick=False)), "")
 
     def _read(self) -> tuple[Catalog, Spaces]:
         """The catalog and its spaces, opened again when another library.db took the place."""

@@ -76,6 +76,14 @@ def test_rows_16_to_20_damaged_libraries(stood_in, scratch):
     assert report.counts["refused"] > 3 and report.counts["answered rightly"] > 10
 
 
+@pytest.mark.parametrize("number", [381, 384])
+def test_row_16_rows_that_make_no_sense(stood_in, scratch, number):
+    """Row 16: a page that became zeros or another one is damage, not a TypeError or a KeyError."""
+    libraries = library_damage.Libraries(scratch)
+    files, _ = libraries.damaged(random.Random(f"1 {number}"))
+    assert library_damage.judged(libraries, files, scratch / "case") == ("refused", "")
+
+
 def test_row_47_damaged_media(scratch):
     """Row 47: mutated pictures, sounds and texts are decoded or named, and harm nothing else."""
     report = Report("damaged media", 1)
