@@ -34,6 +34,7 @@ from mmsearch.sidecars import MOST, clean
 
 if TYPE_CHECKING:
     from mmsearch.records import Pixels, Samples
+    from mmsearch.settings import Settings
 
 _FRAME = struct.Struct("<II")  # bytes of JSON, bytes of data
 _LARGEST = 1 << 26  # bytes of JSON or of data; a worker that claims more talks nonsense
@@ -75,6 +76,13 @@ class Limits:
     max_file_mb: float
     max_hours: float = 24.0
     max_text_mb: float = 16.0
+
+    @staticmethod
+    def of(now: Settings) -> Limits:
+        """What these settings allow."""
+        return Limits(
+            now.timeout, now.max_megapixels, now.max_file_mb, now.max_hours, now.max_text_mb
+        )
 
 
 @dataclass(frozen=True, slots=True)

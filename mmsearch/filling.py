@@ -21,7 +21,7 @@ import numpy as np
 from mmsearch.catalog import Catalog, Missing
 from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants
 from mmsearch.encoding import DEPTH, Encoding, usable
-from mmsearch.ingest import Progress
+from mmsearch.ingest import COMMIT_SECONDS, Progress, workers
 from mmsearch.records import Modality, Report
 from mmsearch.settings import Settings
 from mmsearch.spaces import Opened
@@ -29,7 +29,6 @@ from mmsearch.spaces import Opened
 if TYPE_CHECKING:
     from mmsearch.records import Vectors
 
-_COMMIT_SECONDS = 5.0  # the longest that finished work waits for its commit
 _NEAR = 0.05  # seconds by which the beginnings of a window may differ between two rates
 
 Place = tuple[int, int]  # a content and its part
@@ -62,15 +61,11 @@ class Fill:
         self._settings, self._report, self._stop = settings, report, stop
         self._instead, self._window = instead, window
         encoder, kinds = self._encoder, self._encoder.modalities
-        limits = Limits(
-            settings.timeout, settings.max_megapixels, settings.max_file_mb, settings.max_hours,
-            settings.max_text_mb,
-        )  # fmt: skip
         wants = Wants(
             encoder.image_input if Modality.IMAGE in kinds else None,
             encoder.audio_input if Modality.AUDIO in kinds else None,
         )
-        self._pool = DecoderPool(settings.workers or min(os.cpu_count() or 1, 6), wants, limits)
+        self._pool = DecoderPool(workers(settings), wants, Limits.of(settings))
         self._encoding: Encoding[_Parcel] = Encoding(settings.batch)
         self._inputs: dict[Modality, list[tuple[Place, Any]]] = {}  # waiting for the encoder
         self._whole: list[Ready] = []  # contents whose last input is among them
@@ -221,7 +216,7 @@ class Fill:
         return waiting >= self._settings.batch or (waiting > 0 and self._is_late())
 
     def _is_late(self) -> bool:
-        return time.monotonic() - self._committed_at > _COMMIT_SECONDS
+        return time.monotonic() - self._committed_at > COMMIT_SECONDS
 
     def _commit(self) -> None:
         """Write the batch's vectors in one transaction."""

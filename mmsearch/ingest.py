@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Row = NDArray[np.float32]  # (dim,)
 
 _CAPTIONS = 32  # handed to the encoder at a time: the short ones together
-_COMMIT_SECONDS = 5.0  # the longest that finished work waits for its commit
+COMMIT_SECONDS = 5.0  # the longest that finished work waits for its commit
 _TRIES = 2  # a file that changes while it is read is read this often
 
 
@@ -124,16 +124,13 @@ class Ingest:
         self.committed = 0  # files indexed for good in this run
         self._total = self._left = 0  # files to read, and those not yet handed out
         self._asked: dict[bytes, Pending] = {}  # handed out, by path
-        now, towers = self.settings, self.towers
-        limits = Limits(
-            now.timeout, now.max_megapixels, now.max_file_mb, now.max_hours, now.max_text_mb
-        )
+        towers = self.towers
         wants = Wants(
             towers[Modality.IMAGE].encoder.image_input if Modality.IMAGE in towers else None,
             towers[Modality.AUDIO].encoder.audio_input if Modality.AUDIO in towers else None,
             Modality.TEXT in towers,
         )
-        self._pool = DecoderPool(now.workers or min(os.cpu_count() or 1, 6), wants, limits)
+        self._pool = DecoderPool(workers(self.settings), wants, Limits.of(self.settings))
 
     def run(self, paths: Sequence[bytes]) -> Iterator[Progress]:
         """Go over the paths (none: all known roots); progress after every scan step and file."""
@@ -399,7 +396,7 @@ class Ingest:
         return waiting >= self.settings.batch or (waiting > 0 and self._commit_is_late())
 
     def _commit_is_late(self) -> bool:
-        return time.monotonic() - self._committed_at > _COMMIT_SECONDS
+        return time.monotonic() - self._committed_at > COMMIT_SECONDS
 
     def _commit(self) -> None:
         """Write the batch in one transaction. Only then are its files indexed."""
@@ -573,6 +570,11 @@ class Ingest:
                 self.catalog.clear_folder_failures(scope.path)
             for path, message in scan.unreadable.items():
                 self.catalog.put_folder_failure(path, message)
+
+
+def workers(settings: Settings) -> int:
+    """How many decoder processes there are to be."""
+    return settings.workers or min(os.cpu_count() or 1, 6)
 
 
 def _items(files: Sequence[_Ready]) -> int:
