@@ -642,7 +642,8 @@ def test_the_commands_are_those_of_the_contract():
     """No more and no fewer."""
     assert set(COMMANDS) == {
         "index", "query", "like", "embed", "label", "status", "errors", "check", "repair",
-        "backup", "forget", "demo", "bench", "bench recall", "bench labels", "train",
+        "backup", "doctor", "forget", "demo", "bench", "bench recall", "bench labels",
+        "bench self", "bench speed", "train", "models",
     }  # fmt: skip
 
 
@@ -650,7 +651,7 @@ def test_every_command_that_answers_has_json():
     """--json wherever a script would want it."""
     for name in (
         "index", "query", "like", "label", "status", "errors", "check", "repair", "backup",
-        "forget", "bench recall", "bench labels",
+        "doctor", "forget", "bench recall", "bench labels", "bench self", "bench speed",
     ):  # fmt: skip
         options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
         assert "--json" in options, name

@@ -182,7 +182,7 @@ class Substitute(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def attempt(mutant: Mutant | None, tests: list[str]) -> str:
-    """killed, survived or endless."""
+    """killed, survived, endless (more CPU than is allowed), or stuck: nothing can be said."""
     child = os.fork()
     if child == 0:
         try:
@@ -190,7 +190,7 @@ def attempt(mutant: Mutant | None, tests: list[str]) -> str:
             null = os.open(os.devnull, os.O_RDWR)
             for number in (0, 1, 2):
                 os.dup2(null, number)
-            resource.setrlimit(resource.RLIMIT_CPU, (_ENDLESS, _ENDLESS))
+            resource.setrlimit(resource.RLIMIT_CPU, (_ENDLESS, _ENDLESS + 5))
             if mutant:
                 sys.meta_path.insert(0, Substitute(mutant))
             options = ["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
@@ -203,7 +203,7 @@ def attempt(mutant: Mutant | None, tests: list[str]) -> str:
     watch.cancel()
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        return "endless"
+        return "endless" if code == -signal.SIGXCPU else "stuck"
     return "survived" if code == 0 else "killed"
 
 
@@ -281,7 +281,8 @@ def main() -> int:
         print("stopped; --resume goes on", file=sys.stderr)
     finally:
         noticed = report.counts["killed"] + report.counts["endless"]
-        report.fact(percent=round(100 * noticed / max(report.counts["tried"], 1), 2))
+        judged = max(report.counts["tried"] - report.counts["stuck"], 1)
+        report.fact(percent=round(100 * noticed / judged, 2))
         report.write()
     return 1 if report.findings else 0
 
