@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mmsearch import hubness
@@ -9,6 +11,9 @@ from mmsearch.catalog import Catalog
 from mmsearch.encoders import Encoder
 from mmsearch.relevance import SENTENCES
 from mmsearch.space import Space
+
+if TYPE_CHECKING:
+    from mmsearch.records import Vectors
 
 # All constants are worked out anew when more than this share of the pictures is without: until
 # then those of new pictures alone, against the pictures that are there now.
@@ -24,11 +29,8 @@ def refresh(catalog: Catalog, space: Space, encoder: Encoder) -> bool:
     writer. In blocks: a bank of fixed size, in time proportional to the pictures it is put to.
     """
     every, new = catalog.pictures(space.id)
-    if not len(new) or encoder.folder is None:
-        return False
-    try:
-        sentences = np.load(encoder.folder / SENTENCES).astype(np.float32)
-    except (OSError, ValueError):
+    sentences = sentences_of(encoder)
+    if not len(new) or sentences is None:
         return False
     step = -(-len(every) // hubness.SAMPLE)
     pictures = catalog.vectors_of(every[::step].tolist())[1]
@@ -45,3 +47,14 @@ def refresh(catalog: Catalog, space: Space, encoder: Encoder) -> bool:
         if anew:  # whatever happens before the cache is written, nobody reads the old ones
             catalog.outdate_cache(space.id)
     return anew
+
+
+def sentences_of(encoder: Encoder) -> Vectors | None:
+    """(s, dim) unit rows of sentences that could be said of anything, if the encoder has any."""
+    if encoder.folder is None:
+        return None
+    try:
+        rows: Vectors = np.load(encoder.folder / SENTENCES).astype(np.float32)
+    except (OSError, ValueError):
+        return None
+    return rows

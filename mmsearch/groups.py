@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmsearch.records import Ids, Scores, Vectors
+    from mmsearch.vectors.codes import IndexFile
     from mmsearch.vectors.matrix import Matrix
 
 BACKGROUND = 4096  # vectors that a query's hits are compared with
@@ -41,8 +42,15 @@ class Scored(NamedTuple):
 class Group:
     """Vectors of one kind, searched. `base` are those of the cache, `fresh` those since."""
 
-    def __init__(self, dim: int, base: Matrix | None, fresh: Sequence[Rows]) -> None:
-        self.store: VectorStore = open_store("auto", dim, base)
+    def __init__(
+        self,
+        dim: int,
+        base: Matrix | None,
+        fresh: Sequence[Rows],
+        index: IndexFile | None = None,
+    ) -> None:
+        self.index = index
+        self.store: VectorStore = open_store("auto", dim, base, index)
         blocks = [base.rows, *fresh] if base is not None else list(fresh)
         for rows in fresh:
             self.store.add(rows.ids, rows.vectors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from mmsearch import backgrounds
+from mmsearch import backgrounds, engines
 from mmsearch.catalog import Catalog
 from mmsearch.files import WalkRules
 from mmsearch.filling import Fill
@@ -50,9 +50,11 @@ class Indexing:
             f"{space.encoder_name} has encoded nothing in this run: {why}"
             for space, why in self._spaces.closed
         ]
+        wishes = engines.wished(self._catalog, self._settings)  # refused before the work begins
         yield from self._ingest.run(paths)
         if self.report.dry_run:
             return
+        engines.remember(self._catalog, wishes)
         if len(self._spaces.opened) + len(self._spaces.older) > 1:
             for one in self._spaces.opened:
                 if not self.report.interrupted:
@@ -60,7 +62,8 @@ class Indexing:
         if not self.report.interrupted:
             for one in self._spaces.opened:
                 changed = backgrounds.refresh(self._catalog, one.space, one.encoder)
-                one.space.write_cache(always=changed)
+                sentences = backgrounds.sentences_of(one.encoder)
+                self.report.notes += one.space.write_cache(always=changed, sentences=sentences)
         for space in self._spaces.older:
             space.drop_if_empty()
         if (size := self._catalog.log_bytes()) > LONGEST_LOG:

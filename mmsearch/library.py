@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Unpack
 
+from mmsearch.backgrounds import sentences_of
 from mmsearch.catalog import Catalog
 from mmsearch.catalog.connection import damaged
 from mmsearch.durable import make_folders, storage_error, sync_folder
@@ -357,10 +358,17 @@ class Library:
         with self._reading() as (catalog, spaces), catalog.snapshot():
             return _waiting(catalog, spaces)
 
-    def status(self) -> dict[str, Any]:
-        """What the library holds: roots, counts, model, disk use, and the state of its cache."""
+    def status(self, *, measure: bool = False) -> dict[str, Any]:
+        """What the library holds: roots, counts, model, disk use, and the state of its cache.
+
+        With `measure`, recall and speed of the search are measured now, instead of what was
+        measured when its indexes were built.
+        """
         with self._reading() as (catalog, spaces), catalog.snapshot():
             first, *_ = told = [_told(catalog, one) for one in spaces.every]
+            banks = {one.space.id: sentences_of(one.encoder) for one in spaces.opened}
+            for space, one in zip(spaces.every, told, strict=True):
+                one["search"] = space.searched(banks.get(space.id), anew=measure)
             roots = [os.fsdecode(path) for _, path, _ in catalog.roots()]
             counts = catalog.counts() | {"labelled": catalog.count_labelled()}
             waiting = _waiting(catalog, spaces)

@@ -35,6 +35,9 @@ class Settings:
     max_file_mb: float = 256.0  # bytes of one picture, in millions
     max_hours: float = 24.0  # of one sound
     max_text_mb: float = 16.0  # bytes of one text, in millions
+    target_recall: float = 0.0  # of recall@10 in a large library; 0: what the library remembers
+    max_memory_mb: float = 0.0  # for searching one kind of vectors; 0: what the library remembers
+    faiss: str = ""  # an index as FAISS describes it, "auto" for the usual; "": remembered
     cache: Path = Path()  # of exported models; filled in: <user cache dir>/mmsearch
     offline: bool = False  # nothing is fetched, whatever is named
 

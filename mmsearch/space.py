@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsearch import engines
 from mmsearch.catalog import Catalog, Phrases, Standing
 from mmsearch.durable import storage_error
 from mmsearch.errors import LibraryDamaged
 from mmsearch.groups import Group
 from mmsearch.records import Kind
+from mmsearch.vectors import Engine
 from mmsearch.vectors.matrix import Matrix, hash_file, open_matrix, write_matrix
+from mmsearch.vectors.planning import INDEX_FROM_ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmsearch.filters import Filter
     from mmsearch.records import Ids, Rows, Scores, Vectors
+    from mmsearch.vectors.codes import IndexFile
 
 # A cache is written anew when more than this share of its rows is missing or dead:
 # until then the fresh rows are searched beside it, exactly.
@@ -104,8 +109,43 @@ class Space:
         for kind in Kind:
             base = matrix.of(kind) if matrix else None
             if base is not None or kind in fresh:
-                groups[kind] = Group(self.dim, base, fresh.get(kind, []))
+                index = self._index(record, base, kind) if record and base else None
+                groups[kind] = Group(self.dim, _quick(base, index), fresh.get(kind, []), index)
         return groups
+
+    def _index(self, record: dict[str, Any], base: Matrix, kind: Kind) -> IndexFile | None:
+        """The index of one kind, None where there is none or (see `problem`) none to be used."""
+        mine = json.loads(record["indexes"]).get("files", {}).get(kind.name)
+        if mine is None:
+            return None
+        index, why = engines.opened(self._cache, mine, base)
+        self.problem = self.problem or why or None
+        return index
+
+    def searched(
+        self, sentences: Vectors | None = None, *, anew: bool = False
+    ) -> list[dict[str, Any]]:
+        """How each kind of vectors is searched, and what was measured of it; `anew`: now."""
+        found = []
+        with self._catalog.snapshot():
+            groups = self.groups()
+            record = self._record()
+            matrix = self._open(record) if record else None
+            for kind, group in groups.items():
+                measured = group.index.measured if group.index else {}
+                if anew and matrix is not None:
+                    measured = engines.measure(group, engines.queries(matrix, kind, sentences))
+                plan = group.store.plan
+                found.append(
+                    {
+                        "kind": kind.name.lower(), "vectors": len(group),
+                        "engine": str(plan.engine),
+                        "faiss": plan.factory, "target_recall": plan.target_recall,
+                        "bytes_per_vector": plan.bytes_per_vector, "measured": measured,
+                        "note": group.index.note if group.index else "",
+                    }
+                )  # fmt: skip
+        return found
 
     def _record(self) -> dict[str, Any] | None:
         """The record of the matrix file, if it says what is so."""
@@ -117,7 +157,7 @@ class Space:
         path = str(self._cache / record["file"])
         self.problem = None
         try:
-            if _figures(path) != _recorded(record) and hash_file(path) != record["sha256"]:
+            if engines.figures(path) != _recorded(record) and hash_file(path) != record["sha256"]:
                 self.problem = f"{path} is not what was written"
                 return None
             matrix = open_matrix(path)
@@ -144,6 +184,10 @@ class Space:
             matrix = self._open(record)
             if matrix is not None and hashed:
                 self._compare(record, matrix)
+            if matrix is not None and self.problem is None:
+                for kind in Kind:
+                    if (base := matrix.of(kind)) is not None:
+                        self._index(record, base, kind)
             return CacheState(record["rows"], fresh, record["rows"] - (total - fresh), self.problem)
 
     def _compare(self, record: dict[str, Any], matrix: Matrix) -> None:
@@ -151,6 +195,11 @@ class Space:
         if hash_file(matrix.path) != record["sha256"]:
             self.problem = f"{matrix.path} is not what was written"
             return
+        for mine in json.loads(record["indexes"]).get("files", {}).values():
+            path = self._cache / mine["file"]
+            if not path.exists() or hash_file(str(path)) != mine["sha256"]:
+                self.problem = f"{path} is not what was written"
+                return
         for kind in Kind:
             base = matrix.of(kind)
             for rows in self._catalog.vectors_after(self.id, 0, kind):
@@ -159,65 +208,92 @@ class Space:
                     self.problem = f"{matrix.path} has other vectors than the catalog"
                     return
 
-    def write_cache(self, *, always: bool = False) -> bool:
-        """Write the matrix file anew when too much of it is stale; True when it was written.
+    def write_cache(self, *, always: bool = False, sentences: Vectors | None = None) -> list[str]:
+        """Write the matrix, and the indexes of what is large, anew when too much of them is stale
+        or something else was wished for; what there is to say of it.
 
-        The caller is the one writer. Raises DiskFull or StorageFailed; the library is then
-        as searchable as before.
+        An index is measured with captions, or with `sentences` where these are few. The caller is
+        the one writer. Raises DiskFull or StorageFailed; the library is then as searchable as
+        before, as it is when this is cut off anywhere.
         """
-        state = self.state()
-        stale = state.fresh + state.dead > STALE_SHARE * state.rows
-        if not (always or stale or state.problem):
-            self._accept()
-            return False
+        state, wishes = self.state(), engines.wished(self._catalog)
         record = self._catalog.cache(self.id)
+        stale = state.fresh + state.dead > STALE_SHARE * state.rows
+        other = bool(record) and self._built_for(record) != wishes
+        if not (always or stale or other or state.problem):
+            self._accept()
+            return []
         generation = record["generation"] + 1 if record else 1
         count, last_id = self._catalog.count_vectors(self.id)
-        name = f"space-{self.id}-{generation}.matrix"
-        path = str(self._cache / name)
+        stem = f"space-{self.id}-{generation}"
+        path = str(self._cache / f"{stem}.matrix")
+        counts = self._catalog.kinds_of_vectors(self.id)
+        plans, why = engines.plans(counts, self.dim, wishes)
+        half = any(plan.engine is not Engine.PLAIN for plan in plans.values())
         try:
             self._cache.mkdir(mode=0o700, exist_ok=True)
             blocks = (
-                rows
-                for kind in self._catalog.kinds_of_vectors(self.id)
-                for rows in self._catalog.vectors_after(self.id, 0, kind)
+                rows for kind in counts for rows in self._catalog.vectors_after(self.id, 0, kind)
             )
             sha256 = write_matrix(
-                path, blocks, count, self.dim, generation, last_id, self.fingerprint
+                path, blocks, count, self.dim, generation, last_id, self.fingerprint, half=half
             )
-            figures = _figures(path)
+            files, notes = engines.build(
+                str(self._cache / stem), open_matrix(path), plans, sentences
+            )
+            figures = engines.figures(path)
         except OSError as error:
             raise storage_error(error, path) from error
+        built = {"wishes": asdict(wishes), "files": files}
         with self._catalog.transaction():
             self._catalog.put_cache(
-                self.id, generation=generation, file=name, rows=count, last_id=last_id,
-                sha256=sha256, **figures,
+                self.id, generation=generation, file=f"{stem}.matrix", rows=count,
+                last_id=last_id, sha256=sha256, indexes=json.dumps(built), **figures,
             )  # fmt: skip
-        self._remove_others(name)
-        return True
+        self._remove_others({f"{stem}.matrix", *(one["file"] for one in files.values())})
+        return [*filter(None, [why]), *notes]
+
+    def _built_for(self, record: dict[str, Any] | None) -> engines.Wishes:
+        built = json.loads(record["indexes"]) if record else {}
+        return engines.Wishes(**built.get("wishes", {}))
 
     def drop_if_empty(self) -> None:
         """Forget this space, of an older model, when none of its vectors is left."""
         if self._catalog.count_vectors(self.id)[0] == 0:
             with self._catalog.transaction():
                 self._catalog.drop_space(self.id)
-            self._remove_others(keep="")
+            self._remove_others(set())
 
     def _accept(self) -> None:
-        """Record the file's new figures when it was copied with its library: no more hashing."""
+        """Record the figures of files that were copied with their library: no more hashing."""
         record = self._record()
         if record:
-            figures = _figures(str(self._cache / record["file"]))
-            if figures != _recorded(record):
+            built = json.loads(record["indexes"])
+            for mine in built.get("files", {}).values():
+                mine.update(engines.figures(str(self._cache / mine["file"])))
+            now = record | engines.figures(str(self._cache / record["file"]))
+            if built != json.loads(record["indexes"]):
+                now["indexes"] = json.dumps(built)
+            if now != record:
                 with self._catalog.transaction():
-                    self._catalog.put_cache(**(record | figures))
+                    self._catalog.put_cache(**now)
 
-    def _remove_others(self, keep: str) -> None:
+    def _remove_others(self, keep: Collection[str]) -> None:
         """Older generations and what an interrupted writer left. Readers keep their maps."""
         with suppress(OSError):
             for name in os.listdir(self._cache):
-                if name.startswith(f"space-{self.id}-") and name != keep:
+                if name.startswith(f"space-{self.id}-") and name not in keep:
                     os.unlink(self._cache / name)
+
+
+def _quick(base: Matrix | None, index: IndexFile | None) -> Matrix | None:
+    """Rows that every query is multiplied with, in single precision where they are few."""
+    if base is None or index is not None or base.rows.vectors.dtype == np.float32:
+        return base
+    if len(base.rows.ids) > INDEX_FROM_ROWS:
+        return base
+    rows = replace(base.rows, vectors=base.rows.vectors.astype(np.float32))
+    return replace(base, rows=rows)
 
 
 def products(queries: Vectors, rows: Vectors) -> Scores:
@@ -237,16 +313,6 @@ def _same(there: Rows, rows: Rows, old: NDArray[np.bool_]) -> bool:
         (there.hubness, rows.hubness),
     )
     return all(np.array_equal(mine[at], theirs[old]) for mine, theirs in pairs)
-
-
-def _figures(path: str) -> dict[str, int]:
-    status = os.stat(path)
-    return {
-        "size": status.st_size,
-        "inode": status.st_ino,
-        "mtime_ns": status.st_mtime_ns,
-        "ctime_ns": status.st_ctime_ns,
-    }
 
 
 def _recorded(record: dict[str, Any]) -> dict[str, int]:

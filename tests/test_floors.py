@@ -37,6 +37,7 @@ FLOORS = [
     ],
     ["sidecars"],
     ["datasets", "groups"],
+    ["engines"],
     [
         "scan",
         "decoding",

@@ -157,13 +157,14 @@ class Contents(Session):
         data = np.frombuffer(b"".join(row[1] for row in rows), "<f2")
         return ids, data.reshape(len(rows), -1).astype(np.float32)
 
-    def kinds_of_vectors(self, space_id: int) -> list[Kind]:
-        """What kinds of vectors a space has, in their order."""
-        query = select(contents.c.modality, contents.c.format == CAPTION).distinct()
+    def kinds_of_vectors(self, space_id: int) -> dict[Kind, int]:
+        """How many vectors of each kind a space has, of those there are, in their order."""
+        said = contents.c.format == CAPTION
+        query = select(contents.c.modality, said, func.count()).group_by(contents.c.modality, said)
         query = query.join(vectors, vectors.c.content_id == contents.c.id)
         with self.snapshot():
             rows = self._connection.execute(query.where(vectors.c.space_id == space_id)).all()
-        return sorted({_kind(kind, CAPTION if said else "") for kind, said in rows})
+        return dict(sorted((_kind(kind, CAPTION if said else ""), n) for kind, said, n in rows))
 
     def count_vectors(self, space_id: int, after: int = 0) -> tuple[int, int]:
         """How many vectors of a space have an id above `after`, and the highest id."""

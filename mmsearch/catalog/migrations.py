@@ -68,6 +68,12 @@ def m006_models(connection: Connection) -> None:
     _add_columns(connection, tables.spaces)
 
 
+@migration
+def m007_indexes(connection: Connection) -> None:
+    """The index files beside a matrix."""
+    _add_columns(connection, tables.caches)
+
+
 def _add_columns(connection: Connection, table: Table) -> None:
     """Add what this table has not yet; m001 makes those of a new library."""
     there = {column["name"] for column in inspect(connection).get_columns(table.name)}

@@ -178,7 +178,8 @@ backgrounds = Table(
     Column("hubness", Float, nullable=False),
 )
 
-# The one matrix file of a space that may be searched, as it was when it was written.
+# The one matrix file of a space that may be searched, as it was when it was written, and in
+# `indexes` (JSON) the index files beside it.
 caches = Table(
     "caches",
     metadata,
@@ -192,6 +193,7 @@ caches = Table(
     Column("inode", Integer, nullable=False),
     Column("mtime_ns", Integer, nullable=False),
     Column("ctime_ns", Integer, nullable=False),
+    Column("indexes", String, nullable=False, server_default="{}"),
 )
 
 settings = Table(

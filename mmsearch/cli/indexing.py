@@ -33,6 +33,18 @@ def index(
         float | None,
         typer.Option(metavar="N", help="Refuse pictures of more decoded pixels; default: 64."),
     ] = None,
+    target_recall: Annotated[
+        float | None,
+        typer.Option(metavar="X", min=0, max=1, help="Of recall@10, where a library is large."),
+    ] = None,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(metavar="MB", min=1, help="For searching each kind of vectors."),
+    ] = None,
+    faiss: Annotated[
+        str | None,
+        typer.Option(metavar="STRING", help="An index as FAISS describes it; auto: the usual."),
+    ] = None,
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read every file again, whatever its size and date.")
     ] = False,
@@ -47,7 +59,11 @@ def index(
 
     gc.enable()
     meter = Meter()
-    with opened(index, model, max_megapixels=max_megapixels) as library, signals() as received:
+    asked = {"target_recall": target_recall or None, "max_memory_mb": max_memory, "faiss": faiss}
+    with (
+        opened(index, model, max_megapixels=max_megapixels, **asked) as library,
+        signals() as received,
+    ):
         try:
             report = library.index(
                 paths or [],
@@ -73,14 +89,20 @@ def index(
 
 
 @app.command()
-def status(index: Index = None, json: Json = False) -> None:
-    """Say what the library holds, and where."""
+def status(
+    index: Index = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure recall and speed of the search now.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say what the library holds, where, and how it is searched."""
     from mmsearch.files import display
-    from mmsearch.printing import print_json
+    from mmsearch.printing import print_json, print_search
     from mmsearch.settings import config_file
 
     with opened(index) as library:
-        state = library.status()
+        state = library.status(measure=measure)
     if json:
         print_json(state)
         return
@@ -91,6 +113,7 @@ def status(index: Index = None, json: Json = False) -> None:
         if space["missing"]:
             about += f", {space['missing']:,} to come: run mmsearch index"
         print(f"model     {space['model']}, {about}")
+        print_search(space["search"])
     print(f"files     {state['files']:,} indexed, {state['gone']:,} gone")
     if state["waiting"]:
         print(f"          {state['waiting']:,} wait to be encoded anew: run mmsearch index")

@@ -5,7 +5,13 @@ from mmsearch.printing.labels import print_labelling, print_labels
 from mmsearch.printing.measures import print_recall, print_self, print_speed
 from mmsearch.printing.meters import Meter, TrainingMeter
 from mmsearch.printing.plain import note, print_json
-from mmsearch.printing.reports import print_failures, print_plan, print_report, print_trained
+from mmsearch.printing.reports import (
+    print_failures,
+    print_plan,
+    print_report,
+    print_search,
+    print_trained,
+)
 
 __all__ = [
     "Format",
@@ -21,6 +27,7 @@ __all__ = [
     "print_plan",
     "print_recall",
     "print_report",
+    "print_search",
     "print_self",
     "print_speed",
     "print_trained",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmsearch.files import display
 from mmsearch.printing.plain import note
@@ -68,3 +68,18 @@ def print_trained(trained: Trained) -> None:
             was = before[name][direction]
             told = "   ".join(f"{cut} {was[cut]:.3f} → {cuts[cut]:.3f}" for cut in cuts)
             print(f"{name.replace('_', ' '):<8}  {direction.replace('_', ' '):<15}  {told}")
+
+
+def print_search(searched: Iterable[dict[str, Any]]) -> None:
+    """How each kind of vectors is searched, and what was measured of it, a line each."""
+    for one in searched:
+        about = f"{one['engine']} {one['faiss']}".rstrip()
+        print(f"search    {one['kind']}: {about}, {one['bytes_per_vector']:.0f} bytes a vector")
+        for kind, found in one["measured"].items():
+            print(
+                f"          {kind} queries: recall@10 {found['recall@10']:.3f}, "
+                f"p50 {found['p50_ms']:.1f} ms, p95 {found['p95_ms']:.1f} ms, "
+                f"{found['qps']:,.0f} a second together"
+            )
+        if one["note"]:
+            print(f"          {one['note']}")
