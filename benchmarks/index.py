@@ -40,6 +40,14 @@ THREADS = 2
 Search = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 
 
+def lighten() -> None:
+    """Measure less: what a machine with a load of thirty can do in minutes."""
+    global ROUNDS, THREADS, FILTERS, SINGLES
+    ROUNDS, THREADS, FILTERS, SINGLES = 1, 1, (), 20
+    ASKED.update(text=256, image=256)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+
 def timed(search: Search, queries: NDArray[np.float32]) -> dict[str, float]:
     """Queries a second one by one (median) and in batches of 256 (better of two); CPU time too."""
     singles = []
@@ -250,8 +258,15 @@ def main() -> int:
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument("--only", choices=("prepare", "build", "measure"))
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument(
+        "--light",
+        action="store_true",
+        help="one thread, 256 queries, no filters: where a machine is busy",
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.light:
+        lighten()
     data = Data(options.data, options.work / options.data)
     if options.child:
         print(json.dumps(measure(options.child, data)))
@@ -267,6 +282,7 @@ def main() -> int:
     where = machine()
     for name in options.engines:
         child = [sys.executable, __file__, "--data", options.data, "--work", str(options.work)]
+        child += ["--light"] if options.light else []
         done = subprocess.run([*child, "--child", name], stdout=subprocess.PIPE, check=True)
         rows += json.loads(done.stdout)
         print(f"{name}: measured", file=sys.stderr)
