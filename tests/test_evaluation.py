@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import COLOURS, inject, paint
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsearch import evaluation
@@ -78,6 +78,7 @@ def slow_measures(scores, positive):
     }
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 5), st.booleans(), st.integers(0, 2**32 - 1))
 def test_every_measure_is_that_of_slow_loops(count, groups, without_self, seed):
     """Rows of whole numbers, so that most scores are tied; groups of any size, and none."""
