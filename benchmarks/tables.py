@@ -33,7 +33,8 @@ def retrieval(found: Found) -> list[str]:
             "served: R@1", "R@10"]  # fmt: skip
     rows = []
     for one in found["sets"].values():
-        told = one["told"] + (" (trained with)" if one["seen_in_training"] else "")
+        told = one["told"] + (f", {one['files']:,} files" if one["limit"] else "")
+        told += " (trained with)" if one["seen_in_training"] else ""
         for direction, measures in one["measures"].items():
             bare, library = measures["embeddings"], served(measures)
             figures = [bare[f"recall@{k}"] for k in (1, 5, 10)] + [bare["mrr"], bare["map"]]
