@@ -211,6 +211,7 @@ def peers_told(found: Found) -> str:
         f"times the figure of this project with the same model, a random ViT-B/32 at 256 pixels "
         f"in each one's own format. `mmsearch` without a word is the built-in model, which is "
         f"smaller. ({versions}; {where(found)}; `peers.py`)"
+        + (f" {found['note']}." if "note" in found else "")
     )
 
 
