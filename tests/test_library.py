@@ -1178,7 +1178,7 @@ def test_row_18_an_older_generation_is_not_searched(three, photos):
 
 def test_row_19_a_cache_with_shuffled_ids_and_a_right_hash(three, photos, monkeypatch):
     """Row 19: even a cache that the record vouches for is compared with the catalog by check."""
-    from mmsearch import space
+    from mmsearch import engines, space
 
     path = the_cache(three)
     data = path.read_bytes()
@@ -1187,7 +1187,7 @@ def test_row_19_a_cache_with_shuffled_ids_and_a_right_hash(three, photos, monkey
     with Catalog.open(three.folder / "library.db", write=True) as catalog, catalog.transaction():
         record = catalog.cache(1)
         sha256 = space.hash_file(str(path))
-        catalog.put_cache(**(record | space._figures(str(path)) | {"sha256": sha256}))
+        catalog.put_cache(**(record | engines.figures(str(path)) | {"sha256": sha256}))
     with mmsearch.open_library(three.folder, workers=1) as library:
         [problem] = library.check()
         assert "has other vectors than the catalog" in problem
@@ -1208,7 +1208,7 @@ def test_row_19_a_record_of_another_state_is_refused(three, field, value):
 
 def test_row_18_a_cache_of_another_model(three, tmp_path, photos, monkeypatch):
     """Row 18: a cache made with another encoder is not searched, even with a right hash."""
-    from mmsearch import space
+    from mmsearch import engines, space
 
     inject(monkeypatch, FakeEncoder("other", "cd" * 32))
     with mmsearch.open_library(tmp_path / "second", workers=1) as second:
@@ -1219,7 +1219,7 @@ def test_row_18_a_cache_of_another_model(three, tmp_path, photos, monkeypatch):
     path.write_bytes(foreign)
     with Catalog.open(three.folder / "library.db", write=True) as catalog, catalog.transaction():
         sha256 = space.hash_file(str(path))
-        record = catalog.cache(1) | space._figures(str(path)) | {"sha256": sha256}
+        record = catalog.cache(1) | engines.figures(str(path)) | {"sha256": sha256}
         catalog.put_cache(**record)
     with mmsearch.open_library(three.folder, workers=1) as library:
         assert "belongs to another state" in library.status()["cache"]["problem"]

@@ -44,7 +44,7 @@ from faults.campaign import Zygote
 from faults.harness import SYNCS, Preload, build
 
 import mmsearch
-from mmsearch import space
+from mmsearch import engines, space
 
 _PROGRESS = re.compile(rb"^indexed (\d+) of ", re.MULTILINE)
 _DAMAGE = 0.02  # of the draws: a repaired file system has damaged a cache
@@ -181,7 +181,7 @@ class Judge:
             changed = name == state.damaged
             return dates | real | ({"ctime_ns": dates["ctime_ns"] + 1} if changed else {})
 
-        usual, space._figures = space._figures, figures
+        usual, engines.figures = engines.figures, figures
         try:
             if not database.execute("select 1 from spaces").fetchone():
                 return None  # a run had only begun; the next one goes on
@@ -190,12 +190,12 @@ class Judge:
                 found = oracle.complaints(library, database, sound=not used)
                 if used and library.check() == []:
                     found.append(f"{state.damaged} is damaged, and check does not say so")
-                space._figures = usual
+                engines.figures = usual
                 if not found and self._random.random() < _RESUMED:
                     self._report.count("indexed again")
                     found += self._resumed(library)
         finally:
-            space._figures = usual
+            engines.figures = usual
         return "; ".join(found) or None
 
     def _resumed(self, library: mmsearch.library.Library) -> list[str]:
