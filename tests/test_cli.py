@@ -110,11 +110,11 @@ def test_index_json(made, mm):
     report = json.loads(mm("index", "--json").stdout)
     counts = (
         "added", "changed", "moved", "copied", "gone", "offline", "sidecars", "encoded",
-        "captioned",
+        "captioned", "filled",
     )  # fmt: skip
     expected = dict.fromkeys(counts, 0) | {
         "skipped": 1, "unchanged": 5, "failed": [], "notes": [], "interrupted": False,
-        "dry_run": False,
+        "dry_run": False, "limit": None, "per_second": {},
     }  # fmt: skip
     assert report == expected
 
