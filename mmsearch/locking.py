@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 from mmsearch.durable import private, storage_error
 from mmsearch.errors import LibraryLocked, StorageFailed
+
+_PATIENCE = 0.2  # seconds for one who has just got the lock to say so
 
 
 class WriterLock:
@@ -44,8 +47,7 @@ class WriterLock:
         try:
             portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
         except portalocker.AlreadyLocked as error:
-            file.seek(0)
-            holder = file.read(200).decode("utf-8", "replace").strip() or "another process"
+            holder = _said_by_the_holder(file)
             raise LibraryLocked(
                 f"{self.path.parent} is locked by {holder}; wait for it or stop it"
             ) from error
@@ -59,3 +61,14 @@ class WriterLock:
         if self._file:
             self._file.close()  # closing the only descriptor drops the lock
             self._file = None
+
+
+def _said_by_the_holder(file: IO[bytes]) -> str:
+    end = time.monotonic() + _PATIENCE
+    while True:
+        file.seek(0)
+        if said := file.read(200).decode("utf-8", "replace").strip():
+            return said
+        if time.monotonic() > end:
+            return "another process"
+        time.sleep(0.005)

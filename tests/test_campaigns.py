@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import threading
 
 import pytest
 from campaigns import bugs, damaged_media, fault_points, library_damage, stand_ins
@@ -12,6 +14,9 @@ from campaigns.power_cuts import Campaign, cut
 from campaigns.report import Report, in_memory
 from campaigns.scenarios import SCENARIOS, Place
 from faults.harness import compiler
+
+from mmsearch.errors import LibraryLocked
+from mmsearch.locking import WriterLock
 
 
 @pytest.fixture
@@ -144,3 +149,16 @@ def test_a_sync_that_failed_is_not_made_good():
     ops = [named("create", "/f"), written("/f", b"a" * 512), named("sync", "/f"), named("sync", "")]
     ops += [written("/f", b"b" * 512), Op("sync", True, 1, 0, "/f", b""), named("sync", "/f")]
     assert left(ops, Model.JOURNAL) == {(("/f", b"a" * 512),), (("/f", b"b" * 512),)}
+
+
+def test_row_11_a_holder_that_has_yet_to_say_who_it_is(tmp_path):
+    """Row 11: a lock that was got this moment names its holder as soon as that is written."""
+    lock = tmp_path / "LOCK"
+    with WriterLock(lock):
+        line = lock.read_bytes()
+        lock.write_bytes(b"")
+        late = threading.Timer(0.02, lock.write_bytes, [line])
+        late.start()
+        with pytest.raises(LibraryLocked, match=f"locked by pid {os.getpid()} since"):
+            WriterLock(lock).__enter__()
+        late.join()
