@@ -80,6 +80,7 @@ def measure(name: str, data: Data) -> list[dict[str, Any]]:
     ours = name.startswith("mmsearch")
     search, filtered, told = (_ours if ours else _peer)(name, data)
     shape = json.loads((data.folder / "data.json").read_text())
+    vectors = data.matrix.rows.vectors
     common = {"data": data.name, "n": shape["n"], "dim": shape["dim"]}
     common |= {"engine": "mmsearch" if ours else name}
     rows = []
@@ -91,8 +92,8 @@ def measure(name: str, data: Data) -> list[dict[str, Any]]:
         alone = np.concatenate([search(query[None]) for query in asked[:SINGLES]])
         truth = data.truth(kind)[: ASKED[kind]]
         figures = {
-            "recall@10": recall(found, truth),
-            "recall@10_single": recall(alone, truth[:SINGLES]),
+            "recall@10": recall(vectors, asked, found, truth),
+            "recall@10_single": recall(vectors, asked[:SINGLES], alone, truth[:SINGLES]),
             **timed(search, data.queries(kind)),
         }
         rows.append(common | {"setting": told["setting"], "queries": kind} | figures)
@@ -103,7 +104,10 @@ def measure(name: str, data: Data) -> list[dict[str, Any]]:
         asked = data.queries("text")
         kept = filtered(keep)
         near = keep[_truth_among(data, asked[:BATCH], keep)]
-        figures = {"recall@10": recall(kept(asked[:BATCH]), near), **timed(kept, asked)}
+        figures = {
+            "recall@10": recall(vectors, asked[:BATCH], kept(asked[:BATCH]), near),
+            **timed(kept, asked),
+        }
         rows.append(common | {"setting": f"keeps {share:.1%}", "queries": "text"} | figures)
     sizes = memory_of(os.getpid())
     beside = {

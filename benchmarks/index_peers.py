@@ -75,7 +75,7 @@ def tuned(name: str, index: Any, data: Data, target: float) -> tuple[str, float]
 
     def reached(value: int) -> float:
         set_parameter(value)
-        return recall(index.search(asked, K)[1], truth)
+        return recall(data.matrix.rows.vectors, asked, index.search(asked, K)[1], truth)
 
     ladder = sorted({round(value) for value in _LADDER})
     low, high = 0, len(ladder) - 1

@@ -51,7 +51,7 @@ def build_index(
             path, matrix.generation, matrix.fingerprint, matrix.last_id, plan, {}, {}, "",
             rounded, np.empty(0, np.uint8),
         )  # fmt: skip
-        truths = {kind: matrix.rows.ids[nearest(rows, asked)] for kind, asked in queries.items()}
+        truths = {kind: nearest(rows, asked) for kind, asked in queries.items()}
         index = _trained(plan, rows, sample)
         draft = _settled(draft, matrix, index, queries, truths)
         if draft.note:  # it fell short

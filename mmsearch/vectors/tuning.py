@@ -15,21 +15,16 @@ import numpy as np
 from mmsearch.vectors.faiss import faiss
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from mmsearch.records import Ids, Vectors
+    from mmsearch.records import Scores, Vectors
     from mmsearch.vectors import VectorStore
     from mmsearch.vectors.staged import StagedStore
-
-    Positions = NDArray[np.int64]
 
 K = 10
 MARGIN = 0.01
 _DOUBLED = 5  # times, at most, that codes choose twice as many
 _SINGLE = 100  # queries that are timed one by one
 _BLOCK = 16_384
+_ALIKE = 2e-6  # products of one row differ by as much, by the order of their terms
 
 
 def set_up(index: Any, settings: dict[str, int]) -> None:
@@ -54,26 +49,26 @@ def knob(index: Any) -> tuple[str, list[int]] | None:
     return name, sorted({value for value in steps if value < most} | {most})
 
 
-def nearest(rows: Vectors, queries: Vectors, k: int = K) -> Positions:
-    """(q, k) positions of the highest products with (n, dim) rows, each of them multiplied."""
+def nearest(rows: Vectors, queries: Vectors, k: int = K) -> Scores:
+    """(q, k) highest products with (n, dim) rows, falling, each of them multiplied."""
     best = np.full((len(queries), k), -np.inf, np.float32)
-    at = np.zeros((len(queries), k), np.int64)
-    for start, block in _blocks(rows):
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK].astype(np.float32)
         some = min(k, len(block))
-        scores, mine = faiss.knn(queries, block, some, metric=faiss.METRIC_INNER_PRODUCT)
-        both = np.concatenate([best, scores], axis=1)
-        where = np.concatenate([at, mine + start], axis=1)
-        order = np.argsort(-both, axis=1, kind="stable")[:, :k]
-        best, at = np.take_along_axis(both, order, 1), np.take_along_axis(where, order, 1)
-    return at
+        scores, _ = faiss.knn(queries, block, some, metric=faiss.METRIC_INNER_PRODUCT)
+        best = -np.sort(-np.concatenate([best, scores], axis=1), axis=1)[:, :k]
+    return best
 
 
-def recall(found: Ids, truth: Ids) -> float:
-    """The share of (q, k) true ids that is among (q, m) found ones."""
-    return float((found[:, :, None] == truth[:, None, :]).any(axis=1).mean())
+def recall(scores: Scores, truth: Scores) -> float:
+    """How many of (q, k) answers score no less than the k-th of (q, k) true ones.
+
+    Rows that are alike are as good as each other: which of them was found is not counted.
+    """
+    return float((scores >= truth[:, -1:] - _ALIKE).sum() / truth.size)
 
 
-def tune(store: StagedStore, queries: Vectors, truth: Ids, target: float) -> dict[str, int]:
+def tune(store: StagedStore, queries: Vectors, truth: Scores, target: float) -> dict[str, int]:
     """The least settings that reach the target with these queries, or the highest there are.
 
     First how many rows codes are to choose, with all lists looked at; then how many lists.
@@ -81,7 +76,7 @@ def tune(store: StagedStore, queries: Vectors, truth: Ids, target: float) -> dic
 
     def reached(name: str, value: int) -> bool:
         set_up(store.codes, {name: value})
-        return recall(store.search(queries, K)[1], truth) >= target
+        return recall(store.search(queries, K)[0], truth) >= target
 
     turned = knob(store.codes)
     name, values = turned if turned else ("", [0])
@@ -100,7 +95,7 @@ def tune(store: StagedStore, queries: Vectors, truth: Ids, target: float) -> dic
     return {"coarse": store.coarse} | ({name: values[low]} if turned else {})
 
 
-def measure(store: VectorStore, queries: Vectors, truth: Ids) -> dict[str, float]:
+def measure(store: VectorStore, queries: Vectors, truth: Scores) -> dict[str, float]:
     """Recall@10, milliseconds of one query, and queries a second of many together."""
     alone = []
     for query in queries[:_SINGLE]:
@@ -108,7 +103,7 @@ def measure(store: VectorStore, queries: Vectors, truth: Ids) -> dict[str, float
         store.search(query[None], K)
         alone.append(time.perf_counter() - begun)
     begun = time.perf_counter()
-    _, found = store.search(queries, K)
+    found, _ = store.search(queries, K)
     together = time.perf_counter() - begun
     return {
         "recall@10": recall(found, truth),
@@ -117,8 +112,3 @@ def measure(store: VectorStore, queries: Vectors, truth: Ids) -> dict[str, float
         "qps": len(queries) / together,
         "queries": len(queries),
     }
-
-
-def _blocks(rows: Vectors) -> Iterator[tuple[int, Vectors]]:
-    for start in range(0, len(rows), _BLOCK):
-        yield start, rows[start : start + _BLOCK].astype(np.float32)
