@@ -16,7 +16,7 @@ demo: $(OUT)-demo
 	$(RUN) -m mmsearch demo
 
 test: $(OUT)-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --dist worksteal
 
 lint: $(OUT)-dev
 	$(RUN) -m ruff check .

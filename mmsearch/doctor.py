@@ -209,14 +209,23 @@ def _place(folder: Path) -> Iterator[Line]:
         return
     probe = there / f".doctor-{os.getpid()}"
     try:
-        with WriterLock(probe), suppress(LibraryLocked), WriterLock(probe):
-            raise LibraryLocked  # a second one was let in
-        yield Line("locks", State.OK, "one writer at a time")
+        yield _locks(probe)
     except MmsearchError as error:
         yield Line("locks", State.WRONG, str(error), "keep the library on a local disk")
     finally:
         with suppress(OSError):
             probe.unlink()
+
+
+def _locks(probe: Path) -> Line:
+    """Whether a lock keeps a second writer out. Raises StorageFailed where there are none."""
+    with WriterLock(probe):
+        try:
+            with WriterLock(probe):
+                said = f"{probe.parent} lets two writers in at once: locks hold nobody there"
+                return Line("locks", State.WRONG, said, "keep the library on a local disk")
+        except LibraryLocked:
+            return Line("locks", State.OK, "one writer at a time")
 
 
 def _library(folder: Path) -> Iterator[Line]:

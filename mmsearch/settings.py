@@ -108,7 +108,12 @@ def _read_environment(known: dict[str, Any]) -> dict[str, str]:
 
 
 def _convert(place: str, name: str, value: Any) -> Any:
-    kinds: dict[str, Callable[[Any], Any]] = {"index": Path, "cache": Path, "model": str}
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "index": Path,
+        "cache": Path,
+        "model": str,
+        "faiss": str,
+    }
     kinds |= {"workers": int, "batch": int, "offline": _switch}
     try:
         converted = kinds.get(name, float)(value)

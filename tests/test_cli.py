@@ -144,7 +144,7 @@ def test_a_terminal_gets_a_bar(tmp_path):
     finally:
         os.close(ours)
     assert (done.returncode, done.stdout) == (0, b"3 added\n")
-    assert re.search(rb"indexing: .*3/3 \[\d\d:\d\d<\d\d:\d\d, .* files/s\]", shown), shown
+    assert re.search(rb"indexing: .*3/3 \[\d\d:\d\d<\d\d:\d\d, .*(files/s|s/files)\]", shown), shown
     shown = shown.replace(b"\r\n", b"\n")
     bar, said = shown.split(b"\n")[0].rsplit(b"\r", 1)
     assert re.search(rb"\r *$", bar), "the bar is wiped away at the end"

@@ -326,7 +326,10 @@ def test_status_lists_the_spaces(library, files, models, tmp_path):
         ("see", ["image", "text"], 6, 0), ("hear", ["audio", "text"], 4, 0)
     ]  # fmt: skip
     shown = CliRunner().invoke(app, ["status", "--index", str(library.folder)]).stdout
-    assert "model     see, 3 dimensions, 6 vectors\nmodel     hear, 3 dimensions" in shown
+    models_shown = [line for line in shown.splitlines() if line.startswith("model ")]
+    assert [line[:32] for line in models_shown] == [
+        "model     see, 3 dimensions, 6 v", "model     hear, 3 dimensions, 4 "
+    ]  # fmt: skip
 
 
 def test_a_builtin_among_several_is_superseded_alone(tmp_path, models, files, monkeypatch):

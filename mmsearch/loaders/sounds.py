@@ -166,7 +166,7 @@ def _bytes_at(file: BinaryIO, at: int, size: int) -> bytes:
 def counts_frames(file: BinaryIO) -> bool:
     """True when the first frame of an MP3 says how many there are."""
     head, at = _bytes_at(file, 0, 10), 0
-    if head[:3] == b"ID3":  # its size in four times seven bits
+    if head[:3] == b"ID3" and len(head) == 10:  # its size in four times seven bits
         at = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
     frame = _bytes_at(file, at, 200)
     return any(name in frame for name in (b"Xing", b"Info", b"VBRI"))
