@@ -16,7 +16,8 @@ from mmsearch.records import Rows
 from mmsearch.vectors.matrix import Matrix, open_matrix, write_matrix
 
 K = 10
-TUNED_ON = 1000  # texts; as many fresh ones and pictures are asked afterwards
+TUNING = 2000  # texts: half of them set what is tuned, half say what came of it
+ASKED = 1000  # fresh texts, and as many pictures
 _BLOCK = 16_384
 
 
@@ -52,9 +53,9 @@ def prepare(name: str, folder: Path, real: Path | None) -> Data:
     if name == "real":
         assert real is not None
         photos, texts = read(real, "image"), read(real, "text").astype(np.float32)
-        # the last 1,000 photos' whole ones are what is asked; none of their windows is searched
-        asked = photos[-1000:, 0].astype(np.float32)
-        rows = photos[:-1000].reshape(-1, photos.shape[-1])
+        # the last photos' whole ones are what is asked; none of their windows is searched
+        asked = photos[-ASKED:, 0].astype(np.float32)
+        rows = photos[:-ASKED].reshape(-1, photos.shape[-1])
         blocks: Iterator[NDArray[np.float32]] = (
             rows[s : s + _BLOCK].astype(np.float32) for s in range(0, len(rows), _BLOCK)
         )
@@ -62,17 +63,16 @@ def prepare(name: str, folder: Path, real: Path | None) -> Data:
     else:
         count, dim = int(name.removeprefix("clustered-")), 512
         made = Synthetic(dim)
-        blocks, texts, asked = made.pictures(count), made.texts(2 * TUNED_ON), made.fresh(TUNED_ON)
+        blocks, texts, asked = made.pictures(count), made.texts(TUNING + ASKED), made.fresh(ASKED)
     _write(folder, blocks, count, dim)
     for kind, queries in (
-        ("tune", texts[:TUNED_ON]), ("text", texts[TUNED_ON : 2 * TUNED_ON]),
-        ("image", asked[:TUNED_ON]),
+        ("tune", texts[:TUNING]), ("text", texts[TUNING : TUNING + ASKED]),
+        ("image", asked[:ASKED]),
     ):  # fmt: skip
         np.save(folder / f"{kind}.npy", queries)
     every = np.concatenate([data.queries(kind) for kind in ("tune", "text", "image")])
-    for kind, truth in zip(
-        ("tune", "text", "image"), np.split(nearest(data, every), 3), strict=True
-    ):
+    truths = np.split(nearest(data, every), (TUNING, TUNING + ASKED))
+    for kind, truth in zip(("tune", "text", "image"), truths, strict=True):
         np.save(folder / f"{kind}-truth.npy", truth)
     (folder / "data.json").write_text(json.dumps({"name": name, "n": count, "dim": dim}))
     return data

@@ -37,6 +37,7 @@ _SURE = 3.5  # standard deviations of a stage's error between the k-th answer an
 _TOGETHER = 12  # queries from which on products of all rounded rows cost less than codes
 _MOST = 20  # codes look at every row: for less than one in so many, bytes are gathered instead
 _READ = 2048  # rows read by position before their pages are given back
+_HELD = 2**23  # numbers of the rows that a filter keeps, held when it is asked for again: 32 MB
 
 
 class StagedStore(FaissStore):
@@ -52,6 +53,7 @@ class StagedStore(FaissStore):
         set_up(self.codes, index.settings)
         self.coarse = index.settings.get("coarse", 0)  # 0: what is exact enough
         self._masked: tuple[Positions, NDArray[np.bool_]] | None = None
+        self._filter: tuple[Positions, Vectors | None] | None = None  # the last, and its rows
         self._read = 0
 
     def _nearest(
@@ -59,6 +61,10 @@ class StagedStore(FaissStore):
     ) -> tuple[NDArray[np.float32], Positions]:
         if rows is not self._base:
             return super()._nearest(queries, rows, k, keep)
+        held = None if keep is None else self._held(keep)
+        if keep is not None and held is not None:
+            scores, places = super()._nearest(queries, held, k, None)
+            return scores, keep[places]
         size = len(rows) if keep is None else len(keep)
         scores = np.empty((len(queries), k), np.float32)
         places = np.empty((len(queries), k), np.int64)
@@ -146,6 +152,20 @@ class StagedStore(FaissStore):
             mask[keep] = True
             self._masked = keep, mask
         return self._masked[1]
+
+    def _held(self, keep: Positions) -> Vectors | None:
+        """(m, dim) rows that a filter keeps, from the second time on that it is asked for; None
+        where they would take too much memory.
+        """
+        if self._filter is None or self._filter[0] is not keep:
+            self._filter = keep, None
+            return None
+        rows = self._filter[1]
+        if rows is None and len(keep) * self.dim <= _HELD:
+            rows = self._base.take(keep, axis=0).astype(np.float32)
+            self._filter = keep, rows
+            self._give_back(len(keep))
+        return rows
 
     def _give_back(self, rows: int) -> None:
         """Pages of rows that were read by position stay in memory only for a while."""
