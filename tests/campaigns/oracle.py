@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -120,8 +120,13 @@ def complaints(library: Library, database: sqlite3.Connection, *, sound: bool = 
 
 
 def names(folder: Path) -> list[str]:
-    """The files below a folder that last: SQLite keeps two only while it is open."""
+    """The files below a folder that last: SQLite keeps two only while it is open.
+
+    Caches without their generation: a run that was cut off may have used one up.
+    """
     found = (str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
     return sorted(
-        os.fspath(n) for n in found if not n.endswith(("library.db-wal", "library.db-shm"))
+        re.sub(r"^(cache/space-\d+)-\d+", r"\1", name)
+        for name in found
+        if not name.endswith(("library.db-wal", "library.db-shm"))
     )
