@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from real_vectors import read
 from synthetic_vectors import Synthetic
 
 from mmsearch.records import Rows
@@ -51,6 +50,8 @@ def prepare(name: str, folder: Path, real: Path | None) -> Data:
     data = Data(name, folder)
     folder.mkdir(parents=True, exist_ok=True)
     if name == "real":
+        from real_vectors import read  # needs onnx
+
         assert real is not None
         photos, texts = read(real, "image"), read(real, "text").astype(np.float32)
         # the last photos' whole ones are what is asked; none of their windows is searched

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import index
 import tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +34,7 @@ def figures() -> str:
             "",
             *_bars(model),
             *_queries(),
+            *_engines(),
             *_peers(),
             f"Speed and memory on {indexing['table'][0]} (`benchmarks/indexing.py`, "
             f"{indexing['date'][:10]}):",
@@ -159,6 +161,40 @@ def _peers() -> list[str]:
         *(tables.peers_faults(found["faults"]) if "faults" in found else []),
         "",
     ]
+
+
+def _engines() -> list[str]:
+    """Engines over the same rows, beside FAISS Flat in the same run, and their bars."""
+    rows: list[dict[str, Any]] = json.loads((RESULTS / "index.json").read_text(encoding="utf-8"))
+    lines = [
+        "Engines over the same rows, asked with texts on two threads; speed as times FAISS Flat's "
+        "in the same run, by the clock and in brackets by processor time (`benchmarks/index.py`):",
+        "",
+        "| rows | engine | setting | recall@10 | one query | 256 together | bytes a vector |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    asked = [row for row in rows if row["queries"] == "text"]
+    flats = {(row["data"], row["setting"]): row for row in asked if row["engine"] == "faiss-flat"}
+    for row in asked:
+        keeps = row["setting"] if row["setting"].startswith("keeps") else "Flat"
+        flat = flats[row["data"], keeps]
+        if row is flat:
+            continue
+        speed = [
+            f"{row[f'qps_{many}'] / flat[f'qps_{many}']:.1f} "
+            f"({flat[f'cpu_ms_{many}'] / row[f'cpu_ms_{many}']:.1f})"
+            for many in ("single", "batch")
+        ]
+        lines.append(
+            f"| {row['data']}, {row['n']:,} × {row['dim']} | {row['engine']} | {row['setting']} "
+            f"| {row['recall@10']:.3f} | {' | '.join(speed)} | {row['bytes_per_vector']:,.0f} |"
+        )
+    lines += ["", "| measure | bar | measured | met |", "| --- | --- | --- | --- |"]
+    for name in dict.fromkeys(row["data"] for row in rows):
+        for bar in index.bars([row for row in rows if row["data"] == name]):
+            met = "yes" if bar["met"] else "**no**"
+            lines.append(f"| {bar['measure']} | {bar['bar']} | {bar['measured']:.4g} | {met} |")
+    return [*lines, ""]
 
 
 def _read(name: str) -> dict[str, Any]:
