@@ -47,7 +47,7 @@ $(OUT)-demo: pyproject.toml
 # torch for the tests of the training code: tests/constraints.txt says which, and why
 $(OUT)-dev: pyproject.toml tests/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --editable ".[cpu,demo,heif,train,dev]" --constraint tests/constraints.txt
+	$(RUN) -m pip install --quiet --editable ".[cpu,clip,demo,heif,train,dev]" --constraint tests/constraints.txt
 	touch $@
 
 clean:
