@@ -52,6 +52,9 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
+SEED = 0  # with which the pictures' rows of the small MobileCLIP lie apart
+
+
 @register_model
 def fastvit_small(num_classes: int, drop_path_rate: float = 0.0, **_):
     """MobileCLIP's network with a block of each kind."""
@@ -104,6 +107,7 @@ def weights(name: str, folder: Path) -> Path:
     """Random weights of an architecture in a safetensors file; the architecture is known then."""
     folder.mkdir(parents=True, exist_ok=True)
     architecture(name, folder)
+    torch.manual_seed(SEED)
     network = open_clip.create_model(name, pretrained=None, pretrained_text=False)
     if "Mobile" not in name:
         scattered(network)
