@@ -11,7 +11,7 @@ from typing import IO
 from mmsearch.durable import private, storage_error
 from mmsearch.errors import LibraryLocked, StorageFailed
 
-_PATIENCE = 0.2  # seconds for one who has just got the lock to say so
+_PATIENCE = 0.5  # seconds for one who has just got the lock to say so
 
 
 class WriterLock:

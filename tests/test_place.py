@@ -42,6 +42,82 @@ def put(catalog, value):
             catalog.put_setting(key, value)
 
 
+# -- row 13 ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside_a_writer(three, tmp_path, monkeypatch):
+    """A library that a writer has open, with settings over many pages in its log alone."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    with Catalog.open(three.folder / "library.db", write=True) as catalog:
+        with catalog.transaction():
+            for number in range(40):
+                catalog.put_setting(f"{number}", "first" * 400)
+        yield three.folder, catalog
+
+
+def settings(folder):
+    """What a reader that opens the library now is told."""
+    with Catalog.open(folder / "library.db") as catalog:
+        return [catalog.setting(f"{number}") for number in range(40)]
+
+
+def while_a_reader_copies(monkeypatch, happens):
+    """A place that may not be written, and what happens between copying database and log."""
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    really, left = shutil.copyfile, [happens]
+
+    def copyfile(source, target):
+        if str(source).endswith("-wal") and left:
+            left.pop()()
+        return really(source, target)
+
+    monkeypatch.setattr("shutil.copyfile", copyfile)
+
+
+def test_row_13_a_writer_closes_while_a_reader_opens(beside_a_writer, tmp_path, monkeypatch):
+    """Row 13: the log is gone when it is to be copied, and its content is in the database."""
+    folder, catalog = beside_a_writer
+    while_a_reader_copies(monkeypatch, catalog.close)
+    assert settings(folder) == ["first" * 400] * 40
+    assert not log_of(folder).exists()
+    assert os.listdir(tmp_path / "temporary") == []
+
+
+def test_row_13_a_log_begun_anew_while_a_reader_opens(beside_a_writer, monkeypatch):
+    """Row 13: an old database with a new log would be a state that never was."""
+    folder, catalog = beside_a_writer
+
+    def begin_anew():
+        with closing(sqlite3.connect(folder / "library.db")) as raw:
+            assert raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0] == 0
+        with catalog.transaction():
+            catalog.put_setting("39", "second")
+
+    while_a_reader_copies(monkeypatch, begin_anew)
+    assert settings(folder) == ["first" * 400] * 39 + ["second"]
+
+
+def test_row_13_a_passing_failure_to_open(beside_a_writer, monkeypatch):
+    """Row 13: the memory shared with a writer is asked for again before it is done without."""
+    folder, catalog = beside_a_writer
+    catalog.close()
+    shared = folder / "library.db-shm"
+    shared.symlink_to("nowhere")  # SQLite follows none
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            shared.unlink()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.delattr("mmsearch.catalog.connection._connect_unwritable")
+    assert settings(folder) == ["first" * 400] * 40
+    assert len(pauses) == 3
+
+
 # -- rows 14 and 15 ----------------------------------------------------------------------
 
 

@@ -7,8 +7,9 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ _WRITER_PRAGMAS = (
     "PRAGMA trusted_schema = OFF",
     "PRAGMA cell_size_check = ON",
 )
+_ATTEMPTS = 5  # to read what a writer opens and closes meanwhile
+_PAUSE = 0.01  # seconds more before each further one
 _READER_PRAGMAS = ("PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF")
 
 
@@ -47,18 +50,28 @@ def connect(path: Path, *, write: bool) -> Connection:
             dispose(connection)
             raise
         return connection
-    if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(FileNotFoundError):  # the writer closed, and its log is gone
+            return _connect_beside_a_writer(path) or _connect_unwritable(path)
+    return _connect_beside_a_writer(path) or _connect_unwritable(path)
+
+
+def _connect_beside_a_writer(path: Path) -> Connection | None:
+    """Read as SQLite means it, through the memory shared with a writer; None where it cannot be."""
+    if not (os.access(path.parent, os.W_OK) and os.access(path, os.W_OK)):
+        return None
+    for attempt in range(_ATTEMPTS):
+        time.sleep(attempt * _PAUSE)
         connection = _connect(f"{_uri(path)}?mode=ro", "BEGIN", _READER_PRAGMAS)
         try:
             connection.exec_driver_sql("SELECT 1 FROM sqlite_schema").close()
             connection.rollback()
             return connection
         except OperationalError as error:
-            # a full disk has no room for SQLite's shared memory: search still works
+            dispose(connection)
             if _primary_code(error) not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
                 raise
-            dispose(connection)
-    return _connect_unwritable(path)
+    return None  # a full disk has no room for the shared memory: search still works
 
 
 def create(path: Path) -> Connection:
@@ -91,12 +104,37 @@ def _connect_unwritable(path: Path) -> Connection:
     log = path.with_name(f"{path.name}-wal")
     if not log.exists() or log.stat().st_size == 0:
         return _connect(f"{_uri(path)}?immutable=1", "BEGIN", _READER_PRAGMAS)
-    folder = tempfile.mkdtemp(prefix="mmsearch-")
-    for file in (path, log):
-        shutil.copyfile(file, Path(folder) / file.name)
-    connection = _connect(f"{_uri(Path(folder) / path.name)}?mode=rw", "BEGIN", _READER_PRAGMAS)
+    folder = Path(tempfile.mkdtemp(prefix="mmsearch-"))
+    try:
+        _copy(path, log, folder)
+        uri = f"{_uri(folder / path.name)}?mode=rw"
+        connection = _connect(uri, "BEGIN", _READER_PRAGMAS)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     event.listen(connection.engine, "close", lambda *_: shutil.rmtree(folder, ignore_errors=True))
     return connection
+
+
+def _copy(path: Path, log: Path, folder: Path) -> None:
+    """Copy a database and its log while somebody may write to them.
+
+    Pages reach the log before the database, so a log copied second has all that the copied
+    database has, whole commits and the begin of one that SQLite leaves out, unless the log was
+    begun anew in between: then its header (32 bytes, salted) is another.
+    """
+    for _ in range(_ATTEMPTS):
+        before = _header(log)
+        for file in (path, log):
+            shutil.copyfile(file, folder / file.name)
+        if before == _header(folder / log.name):
+            return
+    raise LibraryLocked(f"{path} is being written too fast to be read; try again")
+
+
+def _header(log: Path) -> bytes:
+    with log.open("rb") as file:
+        return file.read(32)
 
 
 def _connect(uri: str, begin: str, pragmas: tuple[str, ...]) -> Connection:

@@ -193,7 +193,7 @@ class Reader(Player):
             wrong = [line for line in self.kept.check() if "No such file" not in line]
             assert wrong == [], wrong
             self.counts["checks"] += 1
-        time.sleep(self.random.uniform(0, 0.02))
+        time.sleep(self.random.uniform(0, 0.1))
 
     def _ask(self, library: mmsearch.library.Library, least: int) -> None:
         hits = library.query("red", k=100, all=True, hybrid="off")
