@@ -7,6 +7,7 @@ import random
 import shutil
 import threading
 
+import numpy as np
 import pytest
 from campaigns import bugs, damaged_media, fault_points, library_damage, stand_ins
 from campaigns.disk import Disk, Model, Op
@@ -15,8 +16,10 @@ from campaigns.report import Report, in_memory
 from campaigns.scenarios import SCENARIOS, Place
 from faults.harness import compiler
 
+from mmsearch.decoding import Job, Piece
 from mmsearch.errors import LibraryLocked
 from mmsearch.locking import WriterLock
+from mmsearch.records import Modality
 
 
 @pytest.fixture
@@ -95,6 +98,30 @@ def test_row_47_damaged_media(scratch):
     damaged_media.campaign(400, 1, report, scratch)
     assert report.findings == []
     assert report.counts["decoded"] > 40 and report.counts["truncated"] > 40
+
+
+@pytest.mark.parametrize("number", [9807, 15151])
+def test_row_47_a_rest_that_stays_with_its_window(scratch, number):
+    """Row 47: a damaged header may make windows of up to two seconds of one: that is no harm."""
+    report = Report("damaged media", 1)
+    report.done = number
+    damaged_media.campaign(number + 1, 1, report, scratch)
+    assert report.findings == []
+    assert report.counts["decoded"] == 1
+
+
+def test_what_is_no_part_and_what_takes_too_long(scratch, monkeypatch):
+    """The judge of damaged media sees long windows, no samples, no numbers, and lost time."""
+    for samples, good in (
+        (np.zeros(1), True), (np.zeros(15_999), True), (np.zeros(16_000), False),
+        (np.zeros(0), False), (np.full(9, np.nan), False), (np.zeros((9, 2)), False),
+    ):  # fmt: skip
+        piece = Piece(Job(b"x"), b"", Modality.AUDIO, 0, samples.astype(np.float32), 0.0, 1.0)
+        assert (damaged_media._no_part(piece) is None) == good, samples.shape
+    monkeypatch.setattr(damaged_media, "SECONDS", -1.0)
+    report = Report("damaged media", 1)
+    damaged_media.campaign(3, 1, report, scratch)
+    assert [found["what"].endswith("s of CPU time") for found in report.findings] == [True] * 3
 
 
 # -- the model of a disk, against what can be worked out by hand ---------------------------
