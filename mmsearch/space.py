@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -222,6 +222,7 @@ class Space:
         other = bool(record) and self._built_for(record) != wishes
         if not (always or stale or other or state.problem):
             self._accept()
+            self._remove_others()  # a run that was cut off before it did may be the last for long
             return []
         generation = record["generation"] + 1 if record else 1
         count, last_id = self._catalog.count_vectors(self.id)
@@ -250,7 +251,7 @@ class Space:
                 self.id, generation=generation, file=f"{stem}.matrix", rows=count,
                 last_id=last_id, sha256=sha256, indexes=json.dumps(built), **figures,
             )  # fmt: skip
-        self._remove_others({f"{stem}.matrix", *(one["file"] for one in files.values())})
+        self._remove_others()
         return [*filter(None, [why]), *notes]
 
     def _built_for(self, record: dict[str, Any] | None) -> engines.Wishes:
@@ -262,7 +263,7 @@ class Space:
         if self._catalog.count_vectors(self.id)[0] == 0:
             with self._catalog.transaction():
                 self._catalog.drop_space(self.id)
-            self._remove_others(set())
+            self._remove_others()
 
     def _accept(self) -> None:
         """Record the figures of files that were copied with their library: no more hashing."""
@@ -278,8 +279,13 @@ class Space:
                 with self._catalog.transaction():
                     self._catalog.put_cache(**now)
 
-    def _remove_others(self, keep: Collection[str]) -> None:
+    def _remove_others(self) -> None:
         """Older generations and what an interrupted writer left. Readers keep their maps."""
+        record = self._catalog.cache(self.id)
+        keep: set[str] = set()
+        if record:
+            built = json.loads(record["indexes"]).get("files", {}).values()
+            keep = {record["file"], *(one["file"] for one in built)}
         with suppress(OSError):
             for name in os.listdir(self._cache):
                 if name.startswith(f"space-{self.id}-") and name not in keep:

@@ -1113,6 +1113,16 @@ def flip(data, at):
     return bytes(changed)
 
 
+def test_row_1_a_cache_that_was_replaced_does_not_stay(three, photos):
+    """Row 1: killed between recording a new cache and removing the old one: the next run does."""
+    current = the_cache(three)
+    old, other = current.with_name("space-1-0.matrix"), current.with_name("space-12-1.matrix")
+    for path in (old, other):
+        path.write_bytes(b"of another generation, and of another space")
+    assert three.index(photos).unchanged == 3
+    assert {path.name for path in current.parent.iterdir()} == {current.name, other.name}
+
+
 def earlier_generation(library, path, data):
     return data.replace(b"\x01\0\0\0\0\0\0\0", b"\x07\0\0\0\0\0\0\0", 1)
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import random
 import shutil
 import sys
@@ -55,6 +56,7 @@ class Bench:
     promised: dict[Promise, int] = field(default_factory=dict)  # the state that a report is of
     changes: list[Change] = field(default_factory=list)
     code: int = 0
+    notes: list[str] = field(default_factory=list)  # what is said undisturbed, too
     last: oracle.Contents = field(default_factory=dict)  # after all, and `mmsearch index`
     files: list[str] = field(default_factory=list)
 
@@ -67,11 +69,12 @@ class Bench:
         command = self.scenario.commands[0]
         outcome = self.place.run(*command, FAULT_TRACE=str(trace))
         self.code, self.changes = outcome.code, outcome.changes
-        assert complaints(outcome) == [], outcome.err
+        assert outcome.code in (0, 3), outcome
+        self.notes = complaints(outcome)
         disk = copy.deepcopy(before)
         disk.ops = read_trace(trace)
         self._replay(disk)
-        self.again()
+        assert self.again() == []
         self.last = self._stored()
         self.files = oracle.names(self.library)
 
@@ -116,9 +119,9 @@ class Bench:
     def again(self) -> list[str]:
         """Give the command again, and then index; what was wrong with that."""
         found = []
-        for command in {self.scenario.last, INDEX}:
+        for command in dict.fromkeys((self.scenario.last, INDEX)):
             outcome = self.place.run(*command)
-            said = complaints(outcome)
+            said = self._said(outcome)
             # what is forgotten already cannot be forgotten again
             known = command is not INDEX and outcome.code == 2 and "not in the library" in said[0]
             if (said or outcome.code not in (0, 3)) and not known:
@@ -153,13 +156,17 @@ class Bench:
             if outcome.code != -9:
                 yield f"ended with {outcome.code}"
         elif outcome.code == 1:
-            said = complaints(outcome)
+            said = self._said(outcome)
             if len(said) != 1 or str(self.place.disk) not in said[0]:
                 yield f"says {said}"
             elif mode == "enospc-forever" and not {"full", "space"} & set(said[0].split()):
                 yield f"says nothing of a full disk: {said}"
-        elif outcome.code != self.code or complaints(outcome):
-            yield f"ended with {outcome.code} and {complaints(outcome)}"
+        elif outcome.code != self.code or self._said(outcome):
+            yield f"ended with {outcome.code} and {self._said(outcome)}"
+
+    def _said(self, outcome: Outcome) -> list[str]:
+        """What it complains of besides the notes of an undisturbed run."""
+        return [line for line in complaints(outcome) if line not in self.notes]
 
     def _state(self, outcome: Outcome) -> Iterator[str]:
         have = self._stored()
@@ -182,18 +189,17 @@ class Bench:
                 return
             if database.execute("select 1 from spaces").fetchone():
                 with mmsearch.open_library(self.library) as library:
-                    yield from oracle.complaints(library, database)
-                    if sound:
-                        yield from library.check()
+                    yield from oracle.complaints(library, database, cached=sound)
 
 
 def campaign(size: int, seed: int, report: Report, scratch: Path, only: str | None = None) -> None:
     """Run all points of all scenarios, for one seed after another, until there were enough."""
     zygote = Zygote(build(scratch), scratch, ["campaigns.stand_ins:warmed"], 3600)
+    gc.freeze()  # a tenth of a trial was looking through what was imported
     try:
         number = 0
         for turn in range(seed, seed + size):
-            for name in [only] if only else SCENARIOS:
+            for name in [only] if only else reversed(SCENARIOS):  # the longest are at the beginning
                 place = Place(scratch / "place", zygote, random.Random(f"{name} {turn}"))
                 bench = Bench(SCENARIOS[name], place, scratch)
                 for mode, at in shuffled(bench.points(), turn):

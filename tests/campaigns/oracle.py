@@ -97,12 +97,17 @@ def scores(database: sqlite3.Connection, query: np.ndarray) -> dict[int, float]:
     return {id: float(np.frombuffer(data, "<f2").astype(np.float32) @ query) for id, data in rows}
 
 
-def complaints(library: Library, database: sqlite3.Connection, *, sound: bool = True) -> list[str]:
+def complaints(
+    library: Library, database: sqlite3.Connection, *, sound: bool = True, cached: bool = False
+) -> list[str]:
     """Where mmsearch's answers differ from arithmetic, and, if `sound`, what its check finds.
 
-    The database is a copy of the library's. A cache that is not there is no fault.
+    The database is a copy of the library's. A cache that is not there is no fault unless it has
+    to be `cached`.
     """
-    found = [line for line in library.check() if "No such file" not in line] if sound else []
+    found = library.check() if sound else []
+    if not cached:
+        found = [line for line in found if "No such file" not in line]
     query = library.encoder.encode(mmsearch.records.Modality.TEXT, ["red"])[0]
     expected = scores(database, query)
     for k in (10_000, 1):
@@ -122,11 +127,16 @@ def complaints(library: Library, database: sqlite3.Connection, *, sound: bool = 
 def names(folder: Path) -> list[str]:
     """The files below a folder that last: SQLite keeps two only while it is open.
 
-    Caches without their generation: a run that was cut off may have used one up.
+    Caches without their generation: a run that was cut off may have used one up. What a restored
+    library replaced counts once: each restoring keeps what it found.
     """
     found = (str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
-    return sorted(
+    lasting = [
         re.sub(r"^(cache/space-\d+)-\d+", r"\1", name)
         for name in found
         if not name.endswith(("library.db-wal", "library.db-shm"))
-    )
+    ]
+    replaced = {
+        re.sub(r"-\d+", "", name, count=1) for name in lasting if name.startswith("before-restore")
+    }
+    return sorted([*replaced, *(name for name in lasting if not name.startswith("before-restore"))])

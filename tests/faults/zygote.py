@@ -11,11 +11,14 @@ run may name some to be called in its child.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import importlib
 import json
 import os
 import sys
+import threading
 
 
 def serve() -> None:
@@ -36,6 +39,8 @@ def serve() -> None:
 
     for name in sys.argv[1:]:
         _call(name)
+    gc.collect()
+    gc.freeze()  # what a child's collector does not touch need not be copied for it
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     answers.write("ready\n")
     answers.flush()
@@ -54,10 +59,27 @@ def serve() -> None:
             for name in run.get("calls", ()):
                 _call(name)
             sys.argv = ["mmsearch", *run["arguments"]]
-            main()
+            try:
+                main()
+            except SystemExit as end:
+                _leave(end)
         _, status = os.waitpid(pid, 0)
         answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
         answers.flush()
+
+
+def _leave(end: SystemExit) -> None:
+    """What the interpreter does when it ends, but for freeing all that it has.
+
+    Nothing of that reaches a disk, and it is three quarters of the CPU time of a short run: each
+    page of the parent's objects is copied for it first.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    assert end.code is None or isinstance(end.code, int)
+    os._exit(end.code or 0)
 
 
 def _call(name: str) -> None:
