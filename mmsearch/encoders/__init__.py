@@ -52,7 +52,7 @@ class Encoder(Protocol):
         """Names of the model's files that are absent or not what was released."""
 
 
-SOUNDS = ("clap",)  # libraries of encoders of sounds, before a colon
+SOUNDS = ("clap", "pe-av")  # kinds of encoders of sounds, before a colon
 BUILTIN = "builtin-2"  # what "builtin" stands for: the newest
 
 
@@ -65,6 +65,7 @@ def open_encoder(name: str, precision: str = "auto") -> Encoder:
         ARCHITECTURE/TAG, hf-hub:ORG/NAME      open_clip's releases, and others on the hub
         ARCHITECTURE//PATH/TO/FILE.safetensors weights of one of open_clip's architectures
         clap:ORG/NAME, clap:FOLDER             transformers' encoders of sounds and texts
+        pe-av:ORG/NAME, pe-av:FOLDER           and those of pictures, sounds and texts
 
     `precision` "fp32" is exact, "auto" takes the fastest graph whose rows compare with it.
     Models of other libraries are exported once, which takes torch, and open without it from then
@@ -85,7 +86,7 @@ def open_encoder(name: str, precision: str = "auto") -> Encoder:
         raise ModelError(
             f"no model is called {name!r}; there is: builtin (that is {BUILTIN}), the folder of a "
             "training run, open_clip's ARCHITECTURE/TAG, ARCHITECTURE//FILE.safetensors and "
-            "hf-hub:ORG/NAME, clap:ORG/NAME; mmsearch models list names some"
+            "hf-hub:ORG/NAME, clap:ORG/NAME, pe-av:ORG/NAME; mmsearch models list names some"
         )
     from mmsearch.encoders import cache
     from mmsearch.encoders.exported import Exported

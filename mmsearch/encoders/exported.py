@@ -18,7 +18,7 @@ from mmsearch.records import AudioInput, ImageInput, Modality
 
 if TYPE_CHECKING:
     from mmsearch.encoders.openvino import OpenVinoImages
-    from mmsearch.records import Pixels, Vectors
+    from mmsearch.records import Pixels, Samples, Vectors
 
 _PICTURES = 4  # a call of the graph
 _TEXTS = 16
@@ -71,8 +71,7 @@ class Exported:
             if self.precision == "auto" and many:
                 return (self._gpu or self._fast or self._exact)(batch)
             return self._exact(batch)
-        rows: Vectors = self._sounds(batch)
-        return rows
+        return self._sounds(batch)
 
     @property
     def device(self) -> str:
@@ -122,7 +121,11 @@ class Exported:
         return Graph(self.folder / "image.onnx", threads=1)
 
     @functools.cached_property
-    def _sounds(self) -> Any:
+    def _sounds(self) -> Callable[[Sequence[Samples]], Vectors]:
+        if "waveform" in self.card:
+            from mmsearch.encoders.waveform import WaveformTower
+
+            return WaveformTower(self.folder, **self.card["waveform"])
         from mmsearch.encoders.spectrogram import SoundTower
 
         return SoundTower(self.folder, **self.card["spectrogram"])

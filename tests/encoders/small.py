@@ -116,8 +116,8 @@ def weights(name: str, folder: Path) -> Path:
     return path
 
 
-def clap(folder: Path) -> Path:
-    """A CLAP in a folder, as ``save_pretrained`` writes it."""
+def worded() -> Tokenizer:
+    """A tokenizer of a few words between two marks."""
     words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "dog": 5, "barks": 6, "rain": 7}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -125,6 +125,11 @@ def clap(folder: Path) -> Path:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
+    return tokenizer
+
+
+def clap(folder: Path) -> Path:
+    """A CLAP in a folder, as ``save_pretrained`` writes it."""
     text = {
         "vocab_size": 9, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
         "num_attention_heads": 2, "max_position_embeddings": 40, "pad_token_id": 1,
@@ -138,11 +143,58 @@ def clap(folder: Path) -> Path:
     config = transformers.ClapConfig(text_config=text, audio_config=audio, projection_dim=DIM)
     scattered(transformers.ClapModel(config)).save_pretrained(folder)
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        tokenizer_object=worded(), pad_token="<pad>", bos_token="<s>", eos_token="</s>",
         unk_token="<unk>", model_max_length=38,
     ).save_pretrained(folder)  # fmt: skip
     transformers.ClapFeatureExtractor(
         feature_size=16, sampling_rate=8000, hop_length=80, max_length_s=2, fft_window_size=256,
         frequency_max=4000, truncation="rand_trunc",
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def pe_av(folder: Path, frames: int | None = None) -> Path:
+    """A PE-AV of sounds and videos in a folder, as ``save_pretrained`` writes it; `frames`: how
+    many of them it looks at, of a video of any length.
+    """
+    shape = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "head_dim": 16,
+    }  # fmt: skip
+    text = {
+        "model_type": "modernbert", "vocab_size": 9, "hidden_size": DIM, "intermediate_size": 32,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 40,
+        "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0,
+        "sep_token_id": 2, "global_attn_every_n_layers": 2, "local_attention": 8,
+    }  # fmt: skip
+    audio = shape | {
+        "dac_config": {
+            "encoder_hidden_size": 4, "downsampling_ratios": [2, 4], "codebook_dim": 8,
+            "hop_length": 8,
+        }
+    }  # fmt: skip
+    video = shape | {
+        "vision_config": {
+            "architecture": "vit_pe_core_tiny_patch16_384", "num_labels": 12, "num_classes": 12,
+            "do_pooling": True, "global_pool": "map",
+            "model_args": {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2},
+        }
+    }  # fmt: skip
+    config = transformers.PeAudioVideoConfig(
+        text_config=text,
+        audio_video_config=shape | {"audio_config": audio, "video_config": video},
+    )
+    scattered(transformers.PeAudioVideoModel(config)).save_pretrained(folder)
+    transformers.PeAudioVideoProcessor(
+        transformers.PeAudioFeatureExtractor(sampling_rate=8000, hop_length=8),
+        transformers.PeVideoVideoProcessor(
+            size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.5] * 3,
+            num_frames=frames, do_sample_frames=frames is not None, do_resize=True,
+            do_rescale=True, do_normalize=True,
+        ),
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=worded(), pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+            unk_token="<unk>", model_max_length=38,
+        ),
     ).save_pretrained(folder)  # fmt: skip
     return folder

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -18,13 +15,6 @@ from mmsearch.encoders.foreign import hub
 from mmsearch.encoders.foreign.exporting import Source, Tower, text_tower
 from mmsearch.errors import ModelError
 from mmsearch.records import Modality
-
-WEIGHTS = "model.safetensors"
-# What else a folder may hold that is read.
-BESIDE = (
-    "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "vocab.json", "merges.txt",
-)  # fmt: skip
 
 
 class SoundRows(nn.Module):
@@ -58,21 +48,18 @@ def source(said: str) -> Source:
 
     Raises ModelError. No code of a model's is run.
     """
-    folder = Path(said) if os.path.isdir(said) else _fetched(said)
-    weights = hub.safe(folder / WEIGHTS)
+    folder = hub.folder(said, f"clap:{said}")
+    weights = hub.safe(folder / hub.WEIGHTS)
     plainly: Any = {"trust_remote_code": False}  # else it asks, and a yes runs what it brings
-    with hub.fetching(False):
-        try:
-            config = transformers.AutoConfig.from_pretrained(folder, **plainly)
-            if config.model_type != "clap":
-                raise ModelError(f"clap:{said} is of the kind {config.model_type}, not clap")
-            network: Any = transformers.ClapModel.from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32
-            )
-            sounds = transformers.AutoFeatureExtractor.from_pretrained(folder, **plainly)
-            texts = transformers.AutoTokenizer.from_pretrained(folder, **plainly)
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"clap:{said} cannot be loaded: {hub.line(error)}") from error
+    with hub.loading(f"clap:{said}"):
+        config = transformers.AutoConfig.from_pretrained(folder, **plainly)
+        if config.model_type != "clap":
+            raise ModelError(f"clap:{said} is of the kind {config.model_type}, not clap")
+        network: Any = transformers.ClapModel.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32
+        )
+        sounds = transformers.AutoFeatureExtractor.from_pretrained(folder, **plainly)
+        texts = transformers.AutoTokenizer.from_pretrained(folder, **plainly)
     if config.audio_config.enable_fusion or sounds.truncation == "fusion":
         raise ModelError(
             f"clap:{said} fuses pieces of a sound that are drawn by chance, so that it has no row "
@@ -114,13 +101,3 @@ def source(said: str) -> Source:
         },
         {"bands.npy": bands.getvalue()},
     )
-
-
-def _fetched(repository: str) -> Path:
-    """The folder of the cache where the files of a model are, each fetched if need be."""
-    said = f"clap:{repository}"
-    folder = hub.fetch(repository, ["config.json"], said).parent
-    hub.fetch(repository, [WEIGHTS], said)
-    for name in BESIDE:
-        hub.fetch_if_there(repository, name, said)
-    return folder

@@ -30,11 +30,14 @@ TEXTS = ["a dog", "two cats on a sofa, one asleep", "w " * 200]
 
 @dataclass(frozen=True)
 class Tower:
-    """One half: a module, what it is traced with, and which axes vary."""
+    """One half: a module, what it is traced with, and which axes vary. `others` are inputs that
+    its graph is held against, where they cannot be drawn like the first one.
+    """
 
     module: nn.Module
     inputs: dict[str, Tensor]
     shapes: tuple[Shapes, ...]
+    others: tuple[dict[str, Tensor], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,15 @@ class Source:
 
 def load(name: str) -> Source:
     """The model of that name, in torch. Raises ModelError."""
-    if name.startswith("clap:"):
+    library, _, rest = name.partition(":")
+    if library == "clap":
         from mmsearch.encoders.foreign import clap
 
-        return clap.source(name.removeprefix("clap:"))
+        return clap.source(rest)
+    if library == "pe-av":
+        from mmsearch.encoders.foreign import pe_av
+
+        return pe_av.source(rest)
     return _open_clip(name)
 
 
@@ -183,6 +191,8 @@ def _parity(kind: Modality, tower: Tower, source: Source, folder: Path) -> float
 
 def _samples(kind: Modality, tower: Tower, source: Source) -> Sequence[dict[str, Tensor]]:
     """Inputs of other sizes than the tower was traced with."""
+    if tower.others:
+        return tower.others
     if kind is Modality.TEXT:
         most: int = source.card["text"]["max_tokens"]
         found = [source.tokenizer.encode(text).ids[:most] for text in TEXTS]

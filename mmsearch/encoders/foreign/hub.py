@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from transformers.utils import logging
 
 from mmsearch.errors import ModelError
 from mmsearch.settings import load_settings
 
+WEIGHTS = "model.safetensors"  # of a model of transformers
+# What else its folder may hold that is read.
+BESIDE = (
+    "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
+    "merges.txt",
+)  # fmt: skip
 PATIENCE = 8.0  # seconds that the hub has for its first answer
 
 WORKS_WITHOUT = (
@@ -42,6 +52,38 @@ def fetching(allowed: bool) -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def loading(said: str) -> Iterator[None]:
+    """Something of transformers' is read in here, from files alone and without a word: it draws
+    progress bars, and prints what it finds amiss in its own docstrings.
+
+    Raises ModelError for what cannot be read.
+    """
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with fetching(False), redirect_stdout(io.StringIO()):
+            yield
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{said} cannot be loaded: {line(error)}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def folder(name: str, said: str) -> Path:
+    """Where the files of a model of transformers are: a folder that is here, or one of the cache,
+    each file of it fetched if need be. Raises ModelError as fetch does.
+    """
+    if os.path.isdir(name):
+        return Path(name)
+    found = fetch(name, ["config.json"], said).parent
+    fetch(name, [WEIGHTS], said)
+    for other in BESIDE:
+        fetch_if_there(name, other, said)
+    return found
 
 
 def safe(path: Path) -> Path:
