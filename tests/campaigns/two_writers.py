@@ -141,6 +141,7 @@ class Writer(Player):
         self.clock.end(number)
         self.counts["states"] += 1
         self.counts["compactions"] += 1 - number % 2
+        time.sleep(self.random.uniform(0, 0.2))
 
 
 class Second(Player):
