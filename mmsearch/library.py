@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
+_LOOKS = 5  # of a check, until no writer has replaced what it looks at
+
 
 def open_library(
     path: str | os.PathLike[str] | None = None,
@@ -406,9 +408,13 @@ class Library:
         quick = asked is checking.Depth.QUICK
         try:
             with self._reading() as (catalog, spaces):
-                with catalog.snapshot():
-                    found = checking.database(catalog, quick=quick)
-                    found = found or checking.caches(spaces.every, quick=quick)
+                for _ in range(_LOOKS):
+                    version = catalog.data_version()
+                    with catalog.snapshot():
+                        found = checking.database(catalog, quick=quick)
+                        found = found or checking.caches(spaces.every, quick=quick)
+                    if not found or version == catalog.data_version():
+                        break
                 if asked is checking.Depth.DEEP and not found:
                     found += compared(catalog, spaces.towers(), self.settings, sample, seed)
         except LibraryDamaged as error:

@@ -183,7 +183,10 @@ class Space:
             fresh, _ = self._catalog.count_vectors(self.id, after=record["last_id"])
             matrix = self._open(record)
             if matrix is not None and hashed:
-                self._compare(record, matrix)
+                try:
+                    self._compare(record, matrix)
+                except OSError as error:  # a writer has replaced it
+                    self.problem = str(error)
             if matrix is not None and self.problem is None:
                 for kind in Kind:
                     if (base := matrix.of(kind)) is not None:

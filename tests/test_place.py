@@ -17,6 +17,7 @@ import pytest
 from conftest import clean_environment, paint
 
 import mmsearch
+from mmsearch import space
 from mmsearch.catalog import Catalog
 from mmsearch.errors import LibraryDamaged, MmsearchError, StorageFailed
 
@@ -116,6 +117,25 @@ def test_row_13_a_passing_failure_to_open(beside_a_writer, monkeypatch):
     monkeypatch.delattr("mmsearch.catalog.connection._connect_unwritable")
     assert settings(folder) == ["first" * 400] * 40
     assert len(pauses) == 3
+
+
+def test_row_13_a_cache_replaced_while_it_is_checked(three, photos, monkeypatch):
+    """Row 13: that its file is gone is no damage when the writer has written another."""
+    really, looks = space.hash_file, []
+
+    def hash_file(path):
+        looks.append(path)
+        if len(looks) == 1:
+            with mmsearch.open_library(three.folder, workers=1) as writer:
+                assert writer.forget(photos / "green.png") == 1
+            assert not os.path.exists(path)
+        return really(path)
+
+    monkeypatch.setattr("mmsearch.space.hash_file", hash_file)
+    assert three.check() == []
+    assert len(set(looks)) == 2
+    os.unlink(looks[-1])
+    assert [looks[-1] in line for line in three.check()] == [True]
 
 
 # -- rows 14 and 15 ----------------------------------------------------------------------
