@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 from synthetic_vectors import Synthetic
@@ -65,7 +66,8 @@ def prepare(name: str, folder: Path, real: Path | None) -> Data:
         count, dim = int(name.removeprefix("clustered-")), 512
         made = Synthetic(dim)
         blocks, texts, asked = made.pictures(count), made.texts(TUNING + ASKED), made.fresh(ASKED)
-    _write(folder, blocks, count, dim)
+    if not (folder / "rows.matrix").exists():
+        _write(folder, blocks, count, dim)
     for kind, queries in (
         ("tune", texts[:TUNING]), ("text", texts[TUNING : TUNING + ASKED]),
         ("image", asked[:ASKED]),
@@ -85,9 +87,8 @@ def nearest(data: Data, queries: NDArray[np.float32]) -> NDArray[np.int64]:
     at = np.zeros((len(queries), K), np.int64)
     start = 0
     for rows in data.rows():
-        scores = queries @ rows.T
-        mine = np.argpartition(-scores, K, axis=1)[:, :K]
-        both = np.concatenate([best, np.take_along_axis(scores, mine, 1)], axis=1)
+        scores, mine = faiss.knn(queries, rows, K, metric=faiss.METRIC_INNER_PRODUCT)
+        both = np.concatenate([best, scores], axis=1)
         where = np.concatenate([at, mine + start], axis=1)
         order = np.argsort(-both, axis=1, kind="stable")[:, :K]
         best, at = np.take_along_axis(both, order, 1), np.take_along_axis(where, order, 1)

@@ -19,7 +19,7 @@ faiss = pytest.importorskip("faiss", reason="FAISS is not installed")
 ENGINES = {
     "staged": Plan(Engine.STAGED, "PQ4x4fs", 0.999, 0),
     # all of its lists are looked at: what is left to chance is measured, not asserted
-    "partitioned": Plan(Engine.PARTITIONED, "IVF4,PQ16x4fsr", 1.0, 0),
+    "partitioned": Plan(Engine.PARTITIONED, "OPQ16_32,IVF4,PQ16x4fsr", 1.0, 0),
     "flat": Plan(Engine.FAISS, "Flat", 1.0, 0),
 }
 
@@ -159,7 +159,7 @@ def test_lists_are_set_by_texts_and_measured_with_fresh_ones(tmp_path):
     """The least nprobe that reaches the target and a hundredth; figures of the other half."""
     rng = np.random.default_rng(10)
     matrix = matrix_of(tmp_path / "a.matrix", clustered(rng, 8000))
-    plan = Plan(Engine.PARTITIONED, "IVF64,PQ16x4fsr", 0.9, 0)
+    plan = Plan(Engine.PARTITIONED, "OPQ16_32,IVF64,PQ16x4fsr", 0.9, 0)
     queries = {"text": clustered(rng, 200), "image": clustered(rng, 60)}
     index, _ = build_index(str(tmp_path / "a.index"), matrix, plan, queries)
     assert index.plan.engine is Engine.PARTITIONED
@@ -178,7 +178,7 @@ def test_lists_are_set_by_texts_and_measured_with_fresh_ones(tmp_path):
 
 def test_what_falls_short_is_searched_exactly_and_says_so(tmp_path, monkeypatch):
     """Codes too coarse for their target: the exact plan is built in their place."""
-    monkeypatch.setattr("mmsearch.vectors.building._LEAST_COARSE", 10)
+    monkeypatch.setattr("mmsearch.vectors.tuning._CHOSEN", [10])
     rng = np.random.default_rng(11)
     matrix = matrix_of(tmp_path / "a.matrix", clustered(rng, 4000))
     plan = Plan(Engine.FAISS, "PQ2x4fs", 0.97, 0)

@@ -10,8 +10,9 @@ import numpy as np
 
 from mmsearch import durable
 from mmsearch.vectors.codes import IndexFile, IndexWriter, open_index
-from mmsearch.vectors.faiss import faiss
-from mmsearch.vectors.planning import Plan, choose
+from mmsearch.vectors.faiss import faiss, singles
+from mmsearch.vectors.lists import build_lists
+from mmsearch.vectors.planning import Engine, Plan, choose, lists_of
 from mmsearch.vectors.rounded import Rounded, round_rows
 from mmsearch.vectors.staged import StagedStore
 from mmsearch.vectors.tuning import MARGIN, measure, nearest, tune
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _BLOCK = 16_384  # rows at a time
 _TRAINED_ON = 65_536
 _ROUNDS = 10  # of k-means: lists are no better after 25
-_LEAST_COARSE = 400  # that lists and graphs choose, at least: what codes leave out is lost
+_COARSE = 400  # rows that lists and graphs choose where there is nothing to tune them with
 
 
 def build_index(
@@ -65,6 +66,8 @@ def build_index(
 
 
 def _trained(plan: Plan, rows: Vectors, sample: Vectors) -> Any:
+    if plan.engine is Engine.PARTITIONED:
+        return build_lists(sample, _blocks(rows), *lists_of(plan.factory))
     try:
         index = faiss.index_factory(rows.shape[1], plan.factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
@@ -94,7 +97,7 @@ def _settled(
     held = faiss.serialize_index(index)
     dim = matrix.rows.vectors.shape[1]
     plan = replace(plan, bytes_per_vector=round(len(held) / len(matrix.rows.ids) + dim + 13, 1))
-    settings = {} if plan.exact else {"coarse": _LEAST_COARSE}
+    settings = {} if plan.exact else {"coarse": _COARSE}
     draft = replace(draft, plan=plan, faiss=held, settings=settings)
     store = StagedStore(matrix, draft)
     measured = {}
@@ -125,4 +128,4 @@ def _settled(
 
 def _blocks(rows: Vectors) -> Iterator[Vectors]:
     for start in range(0, len(rows), _BLOCK):
-        yield rows[start : start + _BLOCK].astype(np.float32)
+        yield singles(rows[start : start + _BLOCK])

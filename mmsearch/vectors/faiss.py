@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mmsearch.records import Scores, Vectors
     from mmsearch.vectors.matrix import Matrix
 
-__all__ = ["FaissStore", "faiss", "multiply_matrices", "threads"]
+__all__ = ["FaissStore", "faiss", "multiply_matrices", "singles", "threads"]
 
 # Queries that are multiplied one by one: a single one by FAISS takes two fifths of numpy's time,
 # which a product of matrices has made up for from here on.
@@ -92,6 +92,15 @@ def multiply_matrices(dim: int) -> None:
     """Let FAISS multiply matrices where there are queries enough."""
     most = faiss.cvar.distance_compute_blas_threshold  # 20 before 1.15, which counts queries
     faiss.cvar.distance_compute_blas_threshold = min(most, _MATRICES * dim)
+
+
+def singles(rows: Vectors) -> Vectors:
+    """(n, dim) rows in single precision: of halves, in a third of the time that numpy takes."""
+    if rows.dtype != np.float16:
+        return rows.astype(np.float32, copy=False)
+    halves = faiss.ScalarQuantizer(rows.shape[1], faiss.ScalarQuantizer.QT_fp16)
+    whole: Vectors = halves.decode(np.ascontiguousarray(rows).view(np.uint8))
+    return whole
 
 
 @contextmanager

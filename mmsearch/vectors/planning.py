@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,9 +64,12 @@ def choose(
         raise ValueError(f"a recall lies above 0 and up to 1, not at {target_recall:g}")
     wanted = EXACT if target_recall is None else min(target_recall, EXACT)
     staged = Plan(Engine.STAGED, f"PQ{_parts(dim, 2)}x4fs", EXACT, _size(dim, 2))
-    lists = max(64, 2 ** round(_log2(4 * rows**0.5)))
+    lists = max(64, 2 ** round(_log2(2 * rows**0.5)))
     partitioned = Plan(
-        Engine.PARTITIONED, f"IVF{lists},PQ{_parts(dim, 2)}x4fsr", wanted, _size(dim, 2) + 8
+        Engine.PARTITIONED,
+        f"OPQ{_parts(dim, 2)}_{dim},IVF{lists},PQ{_parts(dim, 2)}x4fsr",
+        wanted,
+        _size(dim, 2) + 8,
     )
     if factory:
         plan = Plan(Engine.FAISS, factory, wanted, _size(dim, 2))
@@ -85,6 +89,12 @@ def choose(
             f"more than {max_memory / 1e6:,.0f} MB"
         )
     return plan
+
+
+def lists_of(factory: str) -> tuple[int, int]:
+    """How many lists, and parts of a code, a partitioned plan's description tells of."""
+    lists, parts = re.search(r"IVF(\d+),PQ(\d+)x4fsr", factory).groups()  # type: ignore[union-attr]
+    return int(lists), int(parts)
 
 
 def _parts(dim: int, each: int) -> int:

@@ -36,11 +36,12 @@ class Rounded:
     def __init__(self, rows: Bytes, mean: Vectors, step: float) -> None:
         self.rows, self.mean, self.step = rows, mean, step
 
-    def scores(self, query: Vectors, positions: Positions) -> Scores:
-        """(m,) products of one query with these rows, as they are rounded."""
-        near = self.rows.take(positions, axis=0).astype(np.float32)
-        beside = float(query @ self.mean) - self.step * _ZERO * float(query.sum())
-        found: Scores = (near @ query) * np.float32(self.step) + np.float32(beside)
+    def scores(self, queries: Vectors, positions: Positions) -> Scores:
+        """(q, m) products of (q, dim) queries with the rows, as they are rounded, at (q, m)."""
+        near = self.rows.take(positions.ravel(), axis=0).astype(np.float32)
+        products = np.matmul(near.reshape(*positions.shape, -1), queries[:, :, None])[..., 0]
+        beside = queries @ self.mean - self.step * _ZERO * queries.sum(axis=1)
+        found: Scores = products * np.float32(self.step) + beside[:, None].astype(np.float32)
         return found
 
     def best(

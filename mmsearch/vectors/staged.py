@@ -12,14 +12,16 @@ end, of rows that are all alike, against every row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsearch.vectors.faiss import FaissStore, faiss, threads
-from mmsearch.vectors.tuning import set_up
+from mmsearch.vectors.faiss import FaissStore, faiss, singles, threads
+from mmsearch.vectors.lists import Lists
+from mmsearch.vectors.planning import Engine
+from mmsearch.vectors.tuning import K, set_up
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,11 +34,14 @@ if TYPE_CHECKING:
 
 _FINALISTS = 40  # rows that are scored exactly, at least; and four times k
 _COARSE = 25  # times as many that codes choose
+_SPARE = 6  # finalists beyond k where recall is measured, not proved
 _WIDER = 8  # times the finalists when a cut was too near
 _SURE = 3.5  # standard deviations of a stage's error between the k-th answer and its cut
 _TOGETHER = 12  # queries from which on products of all rounded rows cost less than codes
 _MOST = 20  # codes look at every row: for less than one in so many, bytes are gathered instead
-_READ = 2048  # rows read by position before their pages are given back
+_SHARE = 32  # queries whose rows are gathered at a time: they stay in a core's own memory
+_KEPT = 2**27  # bytes of rows on the disk that are not worth giving back when they were read
+_READ = 2048  # rows of more than that read by position before their pages are given back
 _HELD = 2**23  # numbers of the rows that a filter keeps, held when it is asked for again: 32 MB
 
 
@@ -50,6 +55,8 @@ class StagedStore(FaissStore):
         self._base = matrix.rows.vectors
         self._rounded = index.rounded
         self.codes: Any = faiss.deserialize_index(index.faiss)
+        listed = self.plan.engine is Engine.PARTITIONED
+        self._first: Any = Lists(self.codes) if listed else self.codes  # what is searched first
         set_up(self.codes, index.settings)
         self.coarse = index.settings.get("coarse", 0)  # 0: what is exact enough
         self._masked: tuple[Positions, NDArray[np.bool_]] | None = None
@@ -69,7 +76,7 @@ class StagedStore(FaissStore):
         scores = np.empty((len(queries), k), np.float32)
         places = np.empty((len(queries), k), np.int64)
         left = np.arange(len(queries))
-        finalists = max(_FINALISTS, 4 * k)
+        finalists = max(_FINALISTS, 4 * k) if self._exactly_asked(keep) else k + _SPARE
         while len(left):
             if finalists * 4 >= size:
                 scores[left], places[left] = super()._nearest(queries[left], rows, k, keep)
@@ -85,9 +92,7 @@ class StagedStore(FaissStore):
         self, queries: Vectors, k: int, finalists: int, keep: Positions | None
     ) -> tuple[NDArray[np.bool_], Scores, Positions]:
         """(q,) whether that is all, (q, k) scores and (q, k) positions."""
-        # what a filter keeps is found exactly by any plan; rows that were removed are no filter
-        filtered = keep is not None and keep is not self._blocks[0].positions(None)
-        exactly = self.plan.exact or filtered
+        exactly, filtered = self._exactly_asked(keep), self._filtered(keep)
         few = keep is not None and len(keep) * _MOST < len(self._base)
         if (filtered and (few or not self.plan.exact)) or (exactly and len(queries) >= _TOGETHER):
             approximate, found = self._rounded.best(queries, finalists, keep)
@@ -95,12 +100,19 @@ class StagedStore(FaissStore):
         else:
             approximate, found, sure = self._by_codes(queries, k, finalists, keep)
         exact = self._exactly(queries, found)
-        kth = -np.partition(-exact, k - 1, axis=1)[:, k - 1]
         order = np.lexsort((found, -exact), axis=1)[:, :k]
-        sure &= _clear(kth, approximate, exact)
-        if not exactly:
-            sure |= (found >= 0).sum(axis=1) >= k
-        return sure, np.take_along_axis(exact, order, 1), np.take_along_axis(found, order, 1)
+        scores, places = np.take_along_axis(exact, order, 1), np.take_along_axis(found, order, 1)
+        if exactly:
+            return sure & _clear(scores[:, -1], approximate, exact), scores, places
+        return places[:, -1] >= 0, scores, places
+
+    def _filtered(self, keep: Positions | None) -> bool:
+        """Whether these are what a filter keeps: rows that were removed are no filter."""
+        return keep is not None and keep is not self._blocks[0].positions(None)
+
+    def _exactly_asked(self, keep: Positions | None) -> bool:
+        """Whether every row must be looked at: what a filter keeps is found exactly by any plan."""
+        return self.plan.exact or self._filtered(keep)
 
     def _by_codes(
         self, queries: Vectors, k: int, finalists: int, keep: Positions | None
@@ -108,43 +120,59 @@ class StagedStore(FaissStore):
         """(q, m) scores by rounded rows and positions, and (q,) whether codes saw enough."""
         size = len(self._base)
         share = 1.0 if keep is None else len(keep) / size
-        wanted = max(_COARSE * finalists, size // 400) if not self.coarse else self.coarse
+        if self.coarse:
+            wanted = max(finalists, round(self.coarse * max(1.0, k / K)))
+        else:
+            wanted = max(_COARSE * finalists, size // 400)
         with threads(len(queries)):
-            told, places = self.codes.search(queries, min(size, round(wanted / share)))
-        alive = None if keep is None else self._mask(keep)
-        approximate = np.full((len(queries), finalists), -np.inf, np.float32)
-        found = np.full((len(queries), finalists), -1, np.int64)
+            told, places = self._first.search(queries, min(size, round(wanted / share)))
+        gone = places < 0 if keep is None else (places < 0) | ~self._mask(keep)[places]
+        scores = self._each(self._rounded.scores, queries, places)
+        scores[gone], told[gone] = -np.inf, -np.inf
         sure = np.ones(len(queries), bool)
-
-        def look(number: int) -> None:
-            cut = places[number] >= 0
-            cut &= alive[places[number]] if alive is not None else True
-            there, coarse = places[number][cut], told[number][cut]
-            scores = self._rounded.scores(queries[number], there)
-            if len(there) > finalists:
-                best = np.argpartition(-scores, finalists)[:finalists]
-            else:
-                best = np.arange(len(there))
-            found[number, : len(best)], approximate[number, : len(best)] = there[best], scores[best]
-            if self.plan.exact and len(there) > k:
-                kth = -np.partition(-scores, k - 1)[k - 1]
-                sure[number] = _clear(kth[None], coarse[None], scores[None])[0]
-
-        _each(look, len(queries))
-        return approximate, found, sure
+        if self.plan.exact:
+            sure = _clear(-np.partition(-scores, k - 1, axis=1)[:, k - 1], told, scores)
+        if scores.shape[1] > finalists:
+            best = np.argpartition(scores, -finalists, axis=1)[:, -finalists:]
+            scores, places, gone = (
+                np.take_along_axis(each, best, 1) for each in (scores, places, gone)
+            )
+        return scores, np.where(gone, -1, places), sure
 
     def _exactly(self, queries: Vectors, found: Positions) -> Scores:
         """(q, m) products of the rows themselves at (q, m) positions; -inf where there is none."""
-        exact = np.empty(found.shape, np.float32)
-
-        def look(number: int) -> None:
-            rows = self._base.take(np.maximum(found[number], 0), axis=0).astype(np.float32)
-            exact[number] = rows @ queries[number]
-
-        _each(look, len(queries))
+        exact = self._each(self._products_at, queries, found)
         exact[found < 0] = -np.inf
         self._give_back(found.size)
         return exact
+
+    def _products_at(self, queries: Vectors, places: Positions) -> Scores:
+        rows = singles(self._base.take(places.ravel(), axis=0)).reshape(*places.shape, -1)
+        products: Scores = np.matmul(rows, queries[:, :, None])[..., 0]
+        return products
+
+    @staticmethod
+    def _each(
+        products: Callable[[Vectors, Positions], Scores], queries: Vectors, places: Positions
+    ) -> Scores:
+        """(q, m) products with the rows at (q, m) positions, a share of the queries at a time; of
+        the first row where there is none.
+        """
+        places = np.maximum(places, 0)
+        found = np.empty(places.shape, np.float32)
+
+        def look(start: int) -> None:
+            mine = slice(start, start + _SHARE)
+            found[mine] = products(queries[mine], places[mine])
+
+        starts = range(0, len(queries), _SHARE)
+        if len(starts) < 2:
+            for start in starts:
+                look(start)
+        else:
+            with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
+                list(pool.map(look, starts))
+        return found
 
     def _mask(self, keep: Positions) -> NDArray[np.bool_]:
         if self._masked is None or self._masked[0] is not keep:
@@ -170,7 +198,7 @@ class StagedStore(FaissStore):
     def _give_back(self, rows: int) -> None:
         """Pages of rows that were read by position stay in memory only for a while."""
         self._read += rows
-        if self._read > _READ:
+        if self._read > _READ and self._base.nbytes > _KEPT:
             self._matrix.release()
             self._read = 0
 
@@ -189,16 +217,3 @@ def _clear(kth: Scores, approximate: Scores, exact: Scores) -> NDArray[np.bool_]
     least = np.where(there, approximate, np.inf).min(axis=1)
     clear: NDArray[np.bool_] = kth > least + mean + _SURE * deviation
     return clear
-
-
-def _each(look: Any, count: int) -> None:
-    """Do it for every query; many are shared out."""
-    if count < 8:
-        for number in range(count):
-            look(number)
-        return
-    with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
-        shares: Iterable[range] = (
-            range(start, min(start + 16, count)) for start in range(0, count, 16)
-        )
-        list(pool.map(lambda share: [look(number) for number in share], shares))

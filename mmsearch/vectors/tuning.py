@@ -8,11 +8,12 @@ little less than those it was tuned on; half of the queries are kept fresh, and 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsearch.vectors.faiss import faiss
+from mmsearch.vectors.faiss import faiss, singles
 
 if TYPE_CHECKING:
     from mmsearch.records import Scores, Vectors
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 K = 10
 MARGIN = 0.01
-_DOUBLED = 5  # times, at most, that codes choose twice as many
+# Rows that codes choose: what they leave out is lost, and each costs a look at its bytes.
+_CHOSEN = [24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 400, 800, 1600]
 _SINGLE = 100  # queries that are timed one by one
 _BLOCK = 16_384
 _ALIKE = 2e-6  # products of one row differ by as much, by the order of their terms
@@ -53,7 +55,7 @@ def nearest(rows: Vectors, queries: Vectors, k: int = K) -> Scores:
     """(q, k) highest products with (n, dim) rows, falling, each of them multiplied."""
     best = np.full((len(queries), k), -np.inf, np.float32)
     for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK].astype(np.float32)
+        block = singles(rows[start : start + _BLOCK])
         some = min(k, len(block))
         scores, _ = faiss.knn(queries, block, some, metric=faiss.METRIC_INNER_PRODUCT)
         best = -np.sort(-np.concatenate([best, scores], axis=1), axis=1)[:, :k]
@@ -71,28 +73,36 @@ def recall(scores: Scores, truth: Scores) -> float:
 def tune(store: StagedStore, queries: Vectors, truth: Scores, target: float) -> dict[str, int]:
     """The least settings that reach the target with these queries, or the highest there are.
 
-    First how many rows codes are to choose, with all lists looked at; then how many lists.
+    First how many rows codes are to choose: so many that with an eighth of all lists a third of
+    what the target leaves open is won, which leaves room for fewer lists. Then how many lists.
     """
-
-    def reached(name: str, value: int) -> bool:
-        set_up(store.codes, {name: value})
-        return recall(store.search(queries, K)[0], truth) >= target
-
     turned = knob(store.codes)
-    name, values = turned if turned else ("", [0])
-    for _ in range(_DOUBLED):
-        if reached(name, values[-1]):
-            break
-        store.coarse *= 2
+    name, values = turned or ("", [0])
+
+    def reached(value: int, wanted: float, some: slice) -> bool:
+        set_up(store.codes, {name: value})
+        return recall(store.search(queries[some], K)[0], truth[some]) >= wanted
+
+    def chosen(count: int) -> bool:
+        store.coarse = count
+        return reached(max(1, values[-1] // 8), target + (1 - target) / 3, slice(0, None, 2))
+
+    store.coarse = _least(_CHOSEN, chosen)
+    found = _least(values, lambda value: reached(value, target, slice(None)))
+    set_up(store.codes, {name: found})
+    return {"coarse": store.coarse} | ({name: found} if turned else {})
+
+
+def _least(values: Sequence[int], enough: Callable[[int], bool]) -> int:
+    """The first of rising values that is enough, as every higher one is, or the last."""
     low, high = 0, len(values) - 1
-    while low < high:  # recall rises with it
+    while low < high:
         middle = (low + high) // 2
-        if reached(name, values[middle]):
+        if enough(values[middle]):
             high = middle
         else:
             low = middle + 1
-    set_up(store.codes, {name: values[low]})
-    return {"coarse": store.coarse} | ({name: values[low]} if turned else {})
+    return values[low]
 
 
 def measure(store: VectorStore, queries: Vectors, truth: Scores) -> dict[str, float]:
