@@ -38,6 +38,7 @@ class Indexing:
         self._ingest = Ingest(catalog, self._towers, settings, rules, dry_run, rehash, stop)
         self.report = self._ingest.report
         self.report.dry_run = dry_run
+        self.later: list[Opened] = []  # whose caches are to be built when the lock is free again
 
     @property
     def committed(self) -> int:
@@ -62,6 +63,10 @@ class Indexing:
         if not self.report.interrupted:
             for one in self._spaces.opened:
                 changed = backgrounds.refresh(self._catalog, one.space, one.encoder)
+                if (changed or one.space.outdated()) and one.space.large():
+                    one.space.announce()
+                    self.later.append(one)
+                    continue
                 sentences = backgrounds.sentences_of(one.encoder)
                 self.report.notes += one.space.write_cache(always=changed, sentences=sentences)
         for space in self._spaces.older:

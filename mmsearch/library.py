@@ -120,7 +120,8 @@ class Library:
         known already. Raises UsageError for a path that is not there, LibraryLocked beside another
         writer, EncoderMismatch, DiskFull, StorageFailed, LibraryDamaged, LibraryReadOnly.
         """
-        from mmsearch.indexing import Indexing, announcements  # a query has no need of it
+        from mmsearch.indexing import Indexing, announcements  # a query has no need of these
+        from mmsearch.rebuilding import rebuild
 
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         asked = [os.path.abspath(os.fsencode(path)) for path in given]
@@ -141,7 +142,10 @@ class Library:
                 for line in announcements(catalog, spaces):
                     note(line)
                 run = Indexing(catalog, spaces, self.settings, rules, dry_run=dry_run, **work)
-                return _followed(run, asked, progress)
+                report = _followed(run, asked, progress)
+            for one in run.later:
+                report.notes += rebuild(self.folder, one)
+            return report
         except DiskFull as error:
             count = run.committed if run else 0
             raise DiskFull(

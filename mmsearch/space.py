@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # until then the fresh rows are searched beside it, exactly.
 STALE_SHARE = 0.05
 
+_LATER = "-later"  # in the names of files that are built beside the one writer
 _FILTERS = 8  # whose items are remembered until the catalog changes
 
 
@@ -44,6 +45,18 @@ class CacheState:
     fresh: int
     dead: int
     problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Cache files that are whole and not searched yet: the generation `before` them, their record
+    for the catalog, whether they were built beside the one writer, and what there is to say.
+    """
+
+    before: int
+    record: dict[str, Any]
+    later: bool
+    notes: list[str]
 
 
 class Space:
@@ -211,51 +224,99 @@ class Space:
                     self.problem = f"{matrix.path} has other vectors than the catalog"
                     return
 
+    def outdated(self) -> bool:
+        """Whether too much of the cache is stale, or something else was wished for."""
+        state, record = self.state(), self._catalog.cache(self.id)
+        stale = state.fresh + state.dead > STALE_SHARE * state.rows
+        other = record is not None and self._built_for(record) != engines.wished(self._catalog)
+        return stale or other or state.problem is not None
+
+    def large(self) -> bool:
+        """Whether an index is to be built, which takes a while."""
+        counts = self._catalog.kinds_of_vectors(self.id)
+        plans, _ = engines.plans(counts, self.dim, engines.wished(self._catalog))
+        return any(plan.engine is not Engine.PLAIN for plan in plans.values())
+
     def write_cache(self, *, always: bool = False, sentences: Vectors | None = None) -> list[str]:
-        """Write the matrix, and the indexes of what is large, anew when too much of them is stale
-        or something else was wished for; what there is to say of it.
+        """Write the matrix, and the indexes of what is large, anew where they are `outdated` (or
+        `always`); what there is to say of it.
 
         An index is measured with captions, or with `sentences` where these are few. The caller is
         the one writer. Raises DiskFull or StorageFailed; the library is then as searchable as
         before, as it is when this is cut off anywhere.
         """
-        state, wishes = self.state(), engines.wished(self._catalog)
-        record = self._catalog.cache(self.id)
-        stale = state.fresh + state.dead > STALE_SHARE * state.rows
-        other = bool(record) and self._built_for(record) != wishes
-        if not (always or stale or other or state.problem):
+        if not (always or self.outdated()):
             self._accept()
             self._remove_others()  # a run that was cut off before it did may be the last for long
             return []
-        generation = record["generation"] + 1 if record else 1
-        count, last_id = self._catalog.count_vectors(self.id)
-        stem = f"space-{self.id}-{generation}"
-        path = str(self._cache / f"{stem}.matrix")
-        counts = self._catalog.kinds_of_vectors(self.id)
-        plans, why = engines.plans(counts, self.dim, wishes)
-        half = any(plan.engine is not Engine.PLAIN for plan in plans.values())
+        draft = self.draft(sentences)
+        self.switch(draft)
+        return draft.notes
+
+    def announce(self) -> None:
+        """Have a record that tells whether another cache was written while one is being made.
+        The caller is the one writer.
+        """
+        if self._catalog.cache(self.id) is None:
+            figures = {"size": 0, "inode": 0, "mtime_ns": 0, "ctime_ns": 0}
+            with self._catalog.transaction():
+                self._catalog.put_cache(
+                    self.id, generation=0, file="", rows=0, last_id=0, sha256="", indexes="{}",
+                    **figures,
+                )  # fmt: skip
+
+    def draft(self, sentences: Vectors | None = None, *, later: bool = False) -> Draft:
+        """Write new files of the vectors of now, which nobody searches yet. `later`: the caller is
+        not the one writer, who may write others of the same generation meanwhile. The catalog is
+        only read, and only while the matrix is written. Raises as `write_cache` does.
+        """
+        with self._catalog.snapshot():
+            record, wishes = self._catalog.cache(self.id), engines.wished(self._catalog)
+            before = record["generation"] if record else 0
+            count, last_id = self._catalog.count_vectors(self.id)
+            counts = self._catalog.kinds_of_vectors(self.id)
+            plans, why = engines.plans(counts, self.dim, wishes)
+            half = any(plan.engine is not Engine.PLAIN for plan in plans.values())
+            stem = f"space-{self.id}-{before + 1}{_LATER if later else ''}"
+            path = str(self._cache / f"{stem}.matrix")
+            try:
+                self._cache.mkdir(mode=0o700, exist_ok=True)
+                blocks = (
+                    rows
+                    for kind in counts
+                    for rows in self._catalog.vectors_after(self.id, 0, kind)
+                )
+                sha256 = write_matrix(
+                    path, blocks, count, self.dim, before + 1, last_id, self.fingerprint, half=half
+                )
+            except OSError as error:
+                raise storage_error(error, path) from error
         try:
-            self._cache.mkdir(mode=0o700, exist_ok=True)
-            blocks = (
-                rows for kind in counts for rows in self._catalog.vectors_after(self.id, 0, kind)
-            )
-            sha256 = write_matrix(
-                path, blocks, count, self.dim, generation, last_id, self.fingerprint, half=half
-            )
             files, notes = engines.build(
                 str(self._cache / stem), open_matrix(path), plans, sentences
             )
             figures = engines.figures(path)
         except OSError as error:
             raise storage_error(error, path) from error
-        built = {"wishes": asdict(wishes), "files": files}
+        built = json.dumps({"wishes": asdict(wishes), "files": files})
+        told = dict(
+            generation=before + 1, file=f"{stem}.matrix", rows=count, last_id=last_id,
+            sha256=sha256, indexes=built, **figures,
+        )  # fmt: skip
+        return Draft(before, told, later, [*filter(None, [why]), *notes])
+
+    def switch(self, draft: Draft) -> bool:
+        """Have these files searched from now on; False when others were written since the draft
+        was begun. Vectors that were added since are searched beside them. The caller is the one
+        writer.
+        """
         with self._catalog.transaction():
-            self._catalog.put_cache(
-                self.id, generation=generation, file=f"{stem}.matrix", rows=count,
-                last_id=last_id, sha256=sha256, indexes=json.dumps(built), **figures,
-            )  # fmt: skip
-        self._remove_others()
-        return [*filter(None, [why]), *notes]
+            record = self._catalog.cache(self.id)
+            if (record["generation"] if record else 0) != draft.before:
+                return False
+            self._catalog.put_cache(self.id, **draft.record)
+        self._remove_others(later=draft.later)
+        return True
 
     def _built_for(self, record: dict[str, Any] | None) -> engines.Wishes:
         built = json.loads(record["indexes"]) if record else {}
@@ -282,8 +343,10 @@ class Space:
                 with self._catalog.transaction():
                     self._catalog.put_cache(**now)
 
-    def _remove_others(self) -> None:
-        """Older generations and what an interrupted writer left. Readers keep their maps."""
+    def _remove_others(self, *, later: bool = False) -> None:
+        """Older generations and what an interrupted writer left. Readers keep their maps. What is
+        built beside the one writer is left alone, but by who builds it himself.
+        """
         record = self._catalog.cache(self.id)
         keep: set[str] = set()
         if record:
@@ -291,7 +354,8 @@ class Space:
             keep = {record["file"], *(one["file"] for one in built)}
         with suppress(OSError):
             for name in os.listdir(self._cache):
-                if name.startswith(f"space-{self.id}-") and name not in keep:
+                mine = name.startswith(f"space-{self.id}-") and (later or _LATER not in name)
+                if mine and name not in keep:
                     os.unlink(self._cache / name)
 
 

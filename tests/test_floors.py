@@ -50,7 +50,7 @@ FLOORS = [
         "duplicates",
     ],
     ["backgrounds", "spaces", "bridging", "checking", "backup"],
-    ["comparing"],
+    ["comparing", "rebuilding"],
     ["ingest", "answers", "labels", "sheet", "explaining", "repairing"],
     ["hits", "filling"],
     ["search", "indexing"],

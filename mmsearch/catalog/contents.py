@@ -188,9 +188,9 @@ class Contents(Session):
         self._connection.execute(insert(caches).values(space_id=space_id, **record))
 
     def outdate_cache(self, space_id: int) -> None:
-        """Note that the space's matrix file says what is no longer so."""
+        """Note that what the space's matrix file says, or one in the making, is no longer so."""
         here = update(caches).where(caches.c.space_id == space_id)
-        self._connection.execute(here.values(sha256=""))
+        self._connection.execute(here.values(sha256="", generation=caches.c.generation + 1))
 
     def setting(self, key: str) -> str | None:
         """A stored setting."""

@@ -82,10 +82,11 @@ class FaissStore(ExactStore):
                 faiss.swig_ptr(scores), faiss.swig_ptr(positions),
                 None if mask is None else faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(mask)),
             )  # fmt: skip
-        if more > k and np.any(scores[:, k] == scores[:, k - 1]):
-            return super()._nearest(queries, rows, k, keep)
         order = np.lexsort((positions, -scores), axis=1)[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+        best, places = np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+        if more > k and np.any(tied := scores[:, k] == scores[:, k - 1]):
+            best[tied], places[tied] = super()._nearest(near[tied], rows, k, keep)
+        return best, places
 
 
 def multiply_matrices(dim: int) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmsearch.vectors.faiss import faiss, threads
+from mmsearch.vectors.rounded import hands
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +29,7 @@ ROUNDS = 6  # of k-means: lists are hardly better after ten
 PER_LIST = 32  # rows that it sees
 _MOST_TRAINED_ON = 131_072
 _ANALYSED = 16_384  # rows whose variance is looked at
+_SHARE = 64  # queries whose lists a thread chooses at a time
 _LEADING = 64  # directions in which centres differ, at least
 
 
@@ -36,22 +38,26 @@ class Lists:
 
     def __init__(self, index: Any) -> None:
         self._index = index  # owns what is looked at below
-        turn = _itself(faiss.downcast_VectorTransform(index.chain.at(0)))
-        self._turn = faiss.vector_to_array(turn.A).reshape(turn.d_out, turn.d_in).T.copy()
+        self._turn = _itself(faiss.downcast_VectorTransform(index.chain.at(0)))
         self.inner = _itself(faiss.downcast_index(index.index))
         quantizer = _itself(faiss.downcast_index(self.inner.quantizer))
         centres = quantizer.reconstruct_n(0, self.inner.nlist)
         self._leading = np.flatnonzero(centres.any(axis=0))
-        self._centres = np.ascontiguousarray(centres[:, self._leading].T)  # (leading, lists)
+        # products by FAISS's BLAS, which shares its threads: those of numpy's would spin beside
+        self._centres = _transform(centres[:, self._leading])
 
     def search(self, queries: Vectors, k: int) -> tuple[Scores, Positions]:
         """(q, k) scores by codes, short of a constant of each query, and positions; -1 where there
         are fewer.
         """
-        turned = queries @ self._turn
-        near = turned[:, self._leading] @ self._centres  # (q, lists)
+        turned = self._turn.apply(queries)
+        near = self._centres.apply(turned[:, self._leading])  # (q, lists)
         probes = min(self.inner.nprobe, near.shape[1])
-        lists = np.argpartition(near, -probes, axis=1)[:, -probes:]
+        some = [near[start : start + _SHARE] for start in range(0, len(near), _SHARE)]
+        highest = (hands().map if len(some) > 1 else map)(
+            lambda part: np.argpartition(part, -probes, axis=1)[:, -probes:], some
+        )
+        lists = np.concatenate(list(highest))
         with threads(len(queries)):
             found: tuple[Scores, Positions] = self.inner.search_preassigned(
                 turned, k, lists, np.take_along_axis(near, lists, 1)
@@ -91,12 +97,19 @@ def build_lists(sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: i
         turned, near = np.ascontiguousarray(block @ turn.T), near.ravel()
         # into lists of plain codes: the packed ones, given their lists, hold nonsense (1.15.1)
         codes.add_core(len(block), faiss.swig_ptr(turned), None, faiss.swig_ptr(near))
-    rotation = faiss.LinearTransform(dim, dim, False)
-    faiss.copy_array_to_vector(turn.ravel(), rotation.A)
-    rotation.is_trained = rotation.is_orthonormal = True
+    rotation = _transform(turn)
+    rotation.is_orthonormal = True
     packed = faiss.IndexIVFPQFastScan(codes)
     found: Any = faiss.IndexPreTransform(rotation, packed)
     found.referenced_objects = [rotation, packed, codes, quantizer]
+    return found
+
+
+def _transform(rows: Vectors) -> Any:
+    """What gives the (n, m) products of (n, dim) vectors with (m, dim) rows."""
+    found: Any = faiss.LinearTransform(rows.shape[1], len(rows), False)
+    faiss.copy_array_to_vector(np.ascontiguousarray(rows).ravel(), found.A)
+    found.is_trained = True
     return found
 
 

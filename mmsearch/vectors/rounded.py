@@ -39,7 +39,7 @@ class Rounded:
     def scores(self, queries: Vectors, positions: Positions) -> Scores:
         """(q, m) products of (q, dim) queries with the rows, as they are rounded, at (q, m)."""
         near = self.rows.take(positions.ravel(), axis=0).astype(np.float32)
-        products = np.matmul(near.reshape(*positions.shape, -1), queries[:, :, None])[..., 0]
+        products = np.einsum("qmd,qd->qm", near.reshape(*positions.shape, -1), queries)
         beside = queries @ self.mean - self.step * _ZERO * queries.sum(axis=1)
         found: Scores = products * np.float32(self.step) + beside[:, None].astype(np.float32)
         return found
@@ -56,11 +56,7 @@ class Rounded:
         blocks = range(0, size, BLOCK)
         threads = max(1, min(os.cpu_count() or 1, len(blocks)))
         shares = [blocks[start::threads] for start in range(threads)]
-        if threads == 1:
-            found = [whole.run(blocks)]
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                found = list(pool.map(whole.run, shares))
+        found = list(hands().map(whole.run, shares) if threads > 1 else map(whole.run, shares))
         line, places, products = (np.concatenate(parts) for parts in zip(*found, strict=True))
         at = _highest(line, products, len(queries), k)
         beside = queries @ self.mean - whole.sums * whole.scales * (self.step * _ZERO)
@@ -72,6 +68,14 @@ def round_rows(blocks: Iterable[Vectors], mean: Vectors, step: float) -> Iterabl
     """The bytes of float32 rows, block by block."""
     for block in blocks:
         yield np.rint((block - mean) / step + _ZERO).clip(0, 255).astype(np.uint8)
+
+
+@functools.cache
+def hands() -> ThreadPoolExecutor:
+    """Threads that stay: on a busy machine, new ones wait for longer than their work takes. They
+    are not to multiply by BLAS, whose own threads would spin beside them.
+    """
+    return ThreadPoolExecutor(os.cpu_count() or 1, "mmsearch")
 
 
 class _Whole:

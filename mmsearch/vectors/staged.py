@@ -13,7 +13,6 @@ end, of rows that are all alike, against every row.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from mmsearch.vectors.faiss import FaissStore, faiss, singles, threads
 from mmsearch.vectors.lists import Lists
 from mmsearch.vectors.planning import Engine
+from mmsearch.vectors.rounded import hands
 from mmsearch.vectors.tuning import K, set_up
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class StagedStore(FaissStore):
 
     def _products_at(self, queries: Vectors, places: Positions) -> Scores:
         rows = singles(self._base.take(places.ravel(), axis=0)).reshape(*places.shape, -1)
-        products: Scores = np.matmul(rows, queries[:, :, None])[..., 0]
+        products: Scores = np.einsum("qmd,qd->qm", rows, queries)
         return products
 
     @staticmethod
@@ -170,8 +170,7 @@ class StagedStore(FaissStore):
             for start in starts:
                 look(start)
         else:
-            with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
-                list(pool.map(look, starts))
+            list(hands().map(look, starts))
         return found
 
     def _mask(self, keep: Positions) -> NDArray[np.bool_]:
