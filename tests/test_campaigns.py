@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 import pytest
-from campaigns import bugs, damaged_media, fault_points, library_damage, stand_ins
+from campaigns import bugs, damaged_media, fault_points, library_damage, random_kills, stand_ins
 from campaigns.disk import Disk, Model, Op
 from campaigns.power_cuts import Campaign, cut
 from campaigns.report import Report, in_memory
@@ -73,6 +73,14 @@ def test_rows_1_to_6_fault_points(power, scratch):
     assert {mode for mode, _ in points} == set(fault_points.MODES)
     for mode, at in points[:8]:
         assert bench.trial(mode, at) == [], (mode, at)
+
+
+def test_row_1_killed_at_random_moments(power, scratch):
+    """Rows 1, 8 and 13: killed at random moments while a reader asks, nothing said is lost."""
+    report = Report("random kills", 1)
+    random_kills.campaign(12, 1, report, scratch, readers=1)
+    assert report.findings == []
+    assert report.counts["kills"] == 12 and report.counts["answers"] > 10
 
 
 def test_rows_16_to_20_damaged_libraries(stood_in, scratch):

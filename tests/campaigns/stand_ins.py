@@ -2,7 +2,8 @@
 
 The encoder's vector of a picture is the mean colours of its quarters, of a text or a sound what
 a hash of it makes; decoding is the real one without a process of its own. All that is written
-to a library, and how, is as always.
+to a library, and how, is as always. Where even the vectors have to be the model's, it encodes
+what it meets first, and what it makes of that is kept for all processes (`remembering`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import NamedTemporaryFile, TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
 
-from mmsearch import decoding
+from mmsearch import decoding, encoders
 from mmsearch.decoding import Job, Limits, Outcome, Piece, Wants
+from mmsearch.encoders.builtin import Builtin
 from mmsearch.records import AudioInput, ImageInput, Modality
 
 DIM = 12
@@ -126,8 +128,13 @@ def encoder() -> Quarters:
     return Quarters()
 
 
-def install(put: Callable[[object, str, Any], None] = setattr) -> None:
-    """Have this process use them, in every module that opens an encoder or decodes."""
+def install(
+    put: Callable[[object, str, Any], None] = setattr,
+    opened: Callable[..., Any] = lambda *_, **__: encoder(),
+    *,
+    in_place: bool = True,
+) -> None:
+    """Have this process use them, in every module that opens an encoder or, `in_place`, decodes."""
     from mmsearch import loaders  # noqa: F401 - so that no run pays for it
     from mmsearch.loaders import texts  # noqa: F401
 
@@ -135,10 +142,42 @@ def install(put: Callable[[object, str, Any], None] = setattr) -> None:
     for name in ("encoders", "library", "spaces", "embedding", "ingest", "filling"):
         module = importlib.import_module(f"mmsearch.{name}")
         if hasattr(module, "open_encoder"):
-            put(module, "open_encoder", lambda *_, **__: encoder())
-        if hasattr(module, "DecoderPool"):
+            put(module, "open_encoder", opened)
+        if in_place and hasattr(module, "DecoderPool"):
             put(module, "DecoderPool", InPlace)
     _share_statements(put)
+
+
+def remembering() -> None:
+    """As `warmed`, but with the real models: of each input the rows are kept in $REMEMBERED."""
+    usual = encoders.open_encoder
+    kept = Path(os.environ["REMEMBERED"])
+    kept.mkdir(exist_ok=True)
+
+    @functools.cache
+    def open_encoder(*given: Any, **options: Any) -> Any:
+        model = usual(*given, **options)
+        encode = model.encode
+
+        def remembered(modality: Modality, batch: Sequence[Any]) -> np.ndarray:
+            key = hashlib.sha256(f"{model.fingerprint} {modality}".encode())
+            for one in batch:
+                data = one.encode() if isinstance(one, str) else np.ascontiguousarray(one)
+                key.update(hashlib.sha256(data).digest())
+            path = kept / f"{key.hexdigest()}.npy"
+            if path.exists():
+                return np.load(path)
+            rows = encode(modality, batch)
+            with NamedTemporaryFile(dir=kept, delete=False) as new:
+                np.save(new, rows)
+            os.replace(new.name, path)
+            return rows
+
+        model.encode = remembered
+        return model
+
+    warmed()
+    install(opened=open_encoder)
 
 
 def _share_statements(put: Callable[[object, str, Any], None]) -> None:
@@ -158,6 +197,12 @@ def _share_statements(put: Callable[[object, str, Any], None]) -> None:
         return engine
 
     put(connection, "create_engine", create_engine)
+
+
+def sparing(put: Callable[[object, str, Any], None] = setattr) -> None:
+    """Have this process compile no statement, and hash no model's files, a second time."""
+    _share_statements(put)
+    put(Builtin, "altered", functools.cache(Builtin.altered))
 
 
 def warmed() -> None:

@@ -203,7 +203,8 @@ class Campaign:
     @contextmanager
     def _zygote(self) -> Iterator[Zygote]:
         with self._new:
-            zygote = self._idle.pop() if self._idle else Zygote(self.preload, self.folder)
+            calls = ["campaigns.stand_ins:remembering"]
+            zygote = self._idle.pop() if self._idle else Zygote(self.preload, self.folder, calls)
         yield zygote  # one whose run failed to end is not handed out again
         self._idle.append(zygote)
 
@@ -298,6 +299,7 @@ class Zygote:
             env=os.environ
             | SETTINGS
             | preload.environment()
+            | {"REMEMBERED": str(folder / "remembered")}
             | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(_package_parent())])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -313,9 +315,12 @@ class Zygote:
         mode: str,
         at: int,
         calls: Sequence[str] = (),
+        kill_after: float | None = None,
         **settings: str,
     ) -> Outcome:
-        """One run of the command line; `calls` name functions that its process calls first."""
+        """One run of the command line; `calls` name functions that its process calls first, and
+        after `kill_after` seconds it is killed.
+        """
         log = log_of(folder)
         log.unlink(missing_ok=True)
         out, err = self._scratch / "out", self._scratch / "err"
@@ -326,7 +331,7 @@ class Zygote:
             "calls": list(calls),
             "out": str(out),
             "err": str(err),
-        }
+        } | ({} if kill_after is None else {"kill_after": kill_after})
         began = time.monotonic()
         assert self._process.stdin
         self._process.stdin.write(json.dumps(question).encode() + b"\n")

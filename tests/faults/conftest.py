@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from campaigns import stand_ins
 
 from .campaign import Campaign, make_pictures
 from .harness import Preload, build, compiler
@@ -21,13 +22,15 @@ def preload(tmp_path_factory: pytest.TempPathFactory) -> Preload:
     return build(tmp_path_factory.mktemp("preload"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def campaign(preload: Preload, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     """The pictures, what an undisturbed run makes of them, and the means to disturb one."""
     folder = tmp_path_factory.mktemp("campaign")
     campaign = Campaign(preload, folder, make_pictures(folder / "pictures"))
-    try:
-        campaign.measure()
-        yield campaign
-    finally:
-        campaign.close()
+    with pytest.MonkeyPatch.context() as patch:
+        stand_ins.sparing(patch.setattr)
+        try:
+            campaign.measure()
+            yield campaign
+        finally:
+            campaign.close()

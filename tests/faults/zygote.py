@@ -2,7 +2,8 @@
 
 Started with the preloaded library, it reads a JSON line a run, forks, and in the child
 calls the entry point with that run's arguments, environment and faults, as
-`python -m mmsearch` would; the answer is a line with the exit status. Nothing that reads
+`python -m mmsearch` would; the answer is a line with the exit status. A run may say after how
+many seconds it is to be killed. Nothing that reads
 or writes a library, loads a model or starts a thread has happened before the fork.
 
 Its own arguments name functions, "module:function", to be called before the first run; a
@@ -17,6 +18,8 @@ import gc
 import importlib
 import json
 import os
+import select
+import signal
 import sys
 import threading
 
@@ -63,9 +66,19 @@ def serve() -> None:
                 main()
             except SystemExit as end:
                 _leave(end)
+        if "kill_after" in run:
+            _kill(pid, run["kill_after"])
         _, status = os.waitpid(pid, 0)
         answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
         answers.flush()
+
+
+def _kill(pid: int, seconds: float) -> None:
+    """SIGKILL for a child that has not ended by then."""
+    watched = os.pidfd_open(pid)
+    select.select([watched], [], [], seconds)
+    os.close(watched)
+    os.kill(pid, signal.SIGKILL)  # one that has ended is there until it is waited for
 
 
 def _leave(end: SystemExit) -> None:
