@@ -73,4 +73,6 @@ def _tried(look: Callable[[], Iterable[str]]) -> list[str]:
         found.extend(look())
     except LibraryDamaged as error:
         found.append(str(error))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        found.append(f"rows of library.db make no sense ({error})")
     return found

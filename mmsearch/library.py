@@ -486,7 +486,7 @@ class Library:
             except (StorageFailed, LibraryDamaged):
                 self.close()
                 raise
-            except (LookupError, TypeError, ValueError) as error:
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
                 self.close()
                 if not isinstance(error, MmsearchError) and (found := self._damage()):
                     raise LibraryDamaged(damaged(self._database, found)) from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
 import sqlite3
 import zlib
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from mmsearch.errors import (
     LibraryReadOnly,
     MmsearchError,
     SchemaMismatch,
+    StorageFailed,
 )
 from mmsearch.records import Caption, Modality, Reason
 
@@ -705,3 +707,41 @@ def test_row_16_a_folder_in_the_place_of_the_file(tmp_path):
     with pytest.raises(LibraryError, match=r"library\.db"):
         Catalog.open(tmp_path / "library.db")
     assert issubclass(LibraryError, MmsearchError)
+
+
+def test_row_6_the_name_of_a_log_is_durable_before_it_is_used(tmp_path, monkeypatch):
+    """Row 6: SQLite hides that a new log's folder could not be synced, so that is done before."""
+    path = tmp_path / "library.db"
+    Catalog.create(path).close()
+    log = tmp_path / "library.db-wal"
+    assert not log.exists()
+
+    def sync_folder(folder):
+        assert (folder, log.stat().st_size) == (str(tmp_path), 0)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mmsearch.catalog.connection.sync_folder", sync_folder)
+        with pytest.raises(StorageFailed, match="the disk reported an error"):
+            Catalog.open(path, write=True)
+    assert not log.exists()
+    with Catalog.open(path, write=True) as catalog, catalog.transaction():
+        catalog.put_setting("key", "value")
+
+
+def test_row_16_a_value_of_another_kind(tmp_path):
+    """Row 16: what a column cannot hold is found by `inspect`, or refused where it is read."""
+    path = tmp_path / "library.db"
+    with Catalog.create(path) as catalog, catalog.transaction():
+        catalog.put_space("toy", "c4" * 32, 3)
+        catalog.put_setting("key", "value")
+    for statement, said in (
+        ("UPDATE settings SET value = x'00'", "1 rows of settings have values of another kind"),
+        ("UPDATE spaces SET dim = 'many'", "1 rows of spaces have values of another kind"),
+    ):
+        with closing(sqlite3.connect(path)) as raw, raw:
+            raw.execute(statement)
+        with Catalog.open(path) as catalog:
+            assert said in catalog.inspect()
+    with Catalog.open(path) as catalog, pytest.raises(LibraryDamaged, match="dim 'many' of spaces"):
+        catalog.spaces()

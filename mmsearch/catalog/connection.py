@@ -18,7 +18,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from mmsearch.catalog import functions
-from mmsearch.durable import is_full, storage_error
+from mmsearch.durable import is_full, private, storage_error, sync_folder
 from mmsearch.errors import (
     DiskFull,
     LibraryDamaged,
@@ -43,6 +43,7 @@ _READER_PRAGMAS = ("PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF")
 def connect(path: Path, *, write: bool) -> Connection:
     """One connection to a SQLite file that exists; `write` for the one writer."""
     if write:
+        _begin_log(path)
         connection = _connect(f"{_uri(path)}?mode=rw", "BEGIN IMMEDIATE", _WRITER_PRAGMAS)
         try:
             use_log(connection, path)
@@ -89,6 +90,24 @@ def use_log(connection: Connection, path: Path) -> None:
     if raw.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
         code = errno.ENOSPC if is_full(path.parent) else errno.EIO
         raise OSError(code, os.strerror(code))
+
+
+def _begin_log(path: Path) -> None:
+    """Have the log there, and its name durable, before SQLite writes to it.
+
+    SQLite syncs the folder of a new log as well, but keeps a failure of that to itself: all
+    that is then committed would hang on a name that a power cut may take.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    try:
+        os.close(private(str(log), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return  # begun by an earlier run, in the same way
+    try:
+        sync_folder(str(path.parent))
+    except BaseException:
+        log.unlink()  # a later sync would not make it good
+        raise
 
 
 def _uri(path: Path) -> str:

@@ -5,21 +5,41 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import exists, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Float,
+    Integer,
+    LargeBinary,
+    exists,
+    func,
+    or_,
+    select,
+)
 
 from mmsearch.catalog import keywords
 from mmsearch.catalog.contents import Contents
 from mmsearch.catalog.session import member
 from mmsearch.catalog.spaces import Spaces
-from mmsearch.catalog.tables import CAPTION, captions, contents, files, folders, items, vectors
+from mmsearch.catalog.tables import (
+    CAPTION,
+    captions,
+    contents,
+    files,
+    folders,
+    items,
+    metadata,
+    vectors,
+)
 from mmsearch.records import Modality, Reason
 
 if TYPE_CHECKING:
     from mmsearch.records import Vectors
 
+_STORED = {Integer: ["integer"], Float: ["real", "integer"], LargeBinary: ["blob"]}
 _UNNAMED = select(func.count()).where(
     items.c.part == 0, ~exists().where(keywords.keywords.c.rowid == items.c.id)
 )
@@ -47,6 +67,10 @@ class Inspection(Contents, Spaces):
             found += [str(row[0]) for row in run(pragma) if row[0] != "ok"]
             for row in run("PRAGMA foreign_key_check"):
                 found.append(f"row {row[1]} of {row[0]} refers to a row of {row[2]} that is absent")
+            for table in () if quick else metadata.sorted_tables:
+                odd = select(func.count()).where(or_(*map(_of_another_kind, table.columns)))
+                if count := self._connection.execute(odd).scalar_one():
+                    found.append(f"{count} rows of {table.name} have values of another kind")
             bare = (
                 select(func.count())
                 .select_from(contents)
@@ -128,3 +152,9 @@ class Inspection(Contents, Spaces):
                 length = float(np.linalg.norm(np.frombuffer(data, "<f2").astype(np.float32)))
                 if not abs(length - 1) < 0.01:
                     yield id, f"has length {length:.3f} instead of 1"
+
+
+def _of_another_kind(column: Column[Any]) -> ColumnElement[bool]:
+    """True for values that SQLite holds in a column whose type is another."""
+    kinds = next((k for kind, k in _STORED.items() if isinstance(column.type, kind)), ["text"])
+    return func.typeof(column).not_in([*kinds, *(["null"] if column.nullable else [])])

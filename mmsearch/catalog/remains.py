@@ -9,14 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Float, Integer, LargeBinary, Table
+from sqlalchemy import Table
+
+from mmsearch.catalog import tables
 
 _NEAR = 4096  # keys in a row that are tried one by one before they are given up
 _PROBES = 64  # keys that are tried of a longer row
 _MOST = 1 << 40  # keys of a table that does not say how far it goes
-_KINDS: dict[type, tuple[type, ...]] = {
-    Integer: (int,), Float: (float, int), LargeBinary: (bytes,)
-}  # fmt: skip
 
 
 class Remains:
@@ -57,8 +56,9 @@ class Remains:
         query = f'SELECT "{key}", {names} FROM "{table.name}" WHERE "{key}" BETWEEN ? AND ?'
         query = f'{query} ORDER BY "{key}"'
         for row in self._between(table.name, query, self._last(table, key), int(with_rowid)):
-            if all(_fits(column, value) for column, value in zip(columns, row[1:], strict=True)):
-                yield dict(zip((column.name for column in columns), row[1:], strict=True))
+            values = dict(zip(columns, row[1:], strict=True))
+            if all(tables.fits(column, value) for column, value in values.items()):
+                yield {column.name: value for column, value in values.items()}
             else:
                 self.lost[table.name] += 1
 
@@ -123,13 +123,3 @@ def _raise_of_the_disk(error: Exception) -> None:
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL):
         raise error
-
-
-def _fits(column: Any, value: Any) -> bool:
-    """Whether a column can hold this value."""
-    if value is None:
-        return bool(column.nullable) or column.table.primary_key.columns.keys() == [column.name]
-    kinds = next((k for kind, k in _KINDS.items() if isinstance(column.type, kind)), (str,))
-    if not isinstance(value, kinds):
-        return False
-    return not isinstance(value, str) or not any("\udc80" <= sign <= "\udcff" for sign in value)

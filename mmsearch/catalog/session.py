@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlalchemy import Connection, Table, delete, exists, func, insert, select
+from sqlalchemy import Connection, CursorResult, Table, delete, exists, func, insert, select
 
 from mmsearch.catalog import connection as connections
-from mmsearch.catalog import keywords
+from mmsearch.catalog import keywords, tables
 from mmsearch.catalog.migrations import MIGRATIONS, migrate, schema_version
 from mmsearch.catalog.tables import captions, contents, files, items, metadata, vectors
 from mmsearch.durable import private, replace
@@ -247,10 +247,23 @@ def member(kind: type[Named], value: Any) -> Named:
     try:
         return kind(value)
     except ValueError as error:
-        raise LibraryDamaged(
-            f"library.db is damaged ({value!r} is no {kind.__name__.lower()}); your photos are "
-            "untouched: have mmsearch repair mend it"
-        ) from error
+        raise LibraryDamaged(_senseless(f"{value!r} is no {kind.__name__.lower()}")) from error
+
+
+def sound(table: Table, rows: CursorResult[Any]) -> Iterator[Sequence[Any]]:
+    """These rows of some columns of a table, each of what they can hold. Raises LibraryDamaged."""
+    names = list(rows.keys())
+    for row in rows:
+        for name, value in zip(names, row, strict=True):
+            if not tables.fits(table.c[name], value):
+                raise LibraryDamaged(_senseless(f"{name} {value!r} of {table.name}"))
+        yield row
+
+
+def _senseless(what: str) -> str:
+    return (
+        f"library.db is damaged ({what}); your photos are untouched: have mmsearch repair mend it"
+    )
 
 
 def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

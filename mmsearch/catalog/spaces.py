@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import LargeBinary, cast, delete, exists, func, or_, select, update
 
-from mmsearch.catalog.session import Session, chunks, member
+from mmsearch.catalog.session import Session, chunks, member, sound
 from mmsearch.catalog.tables import (
     CAPTION,
     caches,
@@ -46,7 +46,7 @@ class Spaces(Session):
         query = select(spaces.c.id, spaces.c.name, spaces.c.fingerprint, spaces.c.dim)
         with self.snapshot():
             rows = self._connection.execute(query.order_by(spaces.c.id))
-            return [(row[0], row[1], row[2], row[3]) for row in rows]
+            return [(row[0], row[1], row[2], row[3]) for row in sound(spaces, rows)]
 
     def models(self) -> dict[int, tuple[str, frozenset[Modality]]]:
         """By space, what opens its encoder and what that reads; empty where nobody noted it."""
@@ -54,7 +54,7 @@ class Spaces(Session):
         with self.snapshot():
             return {
                 id: (model, frozenset(member(Modality, kind) for kind in kinds.split()))
-                for id, model, kinds in self._connection.execute(query)
+                for id, model, kinds in sound(spaces, self._connection.execute(query))
             }
 
     def put_space(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     Column,
     Float,
@@ -16,6 +18,10 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+
+_KINDS: dict[type, tuple[type, ...]] = {
+    Integer: (int,), Float: (float, int), LargeBinary: (bytes,)
+}  # fmt: skip
 
 CAPTION = "caption"  # the format of a content that is the words of a caption
 
@@ -202,3 +208,13 @@ settings = Table(
     Column("key", String, primary_key=True),
     Column("value", String, nullable=False),
 )
+
+
+def fits(column: Any, value: Any) -> bool:
+    """Whether a column can hold this value."""
+    if value is None:
+        return bool(column.nullable) or column.table.primary_key.columns.keys() == [column.name]
+    kinds = next((k for kind, k in _KINDS.items() if isinstance(column.type, kind)), (str,))
+    if not isinstance(value, kinds):
+        return False
+    return not isinstance(value, str) or not any("\udc80" <= sign <= "\udcff" for sign in value)

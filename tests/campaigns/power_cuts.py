@@ -14,6 +14,9 @@ system). What is left is opened:
 - where a repair of the file system then damaged a file of the cache, `check` says so, and the
   answers are right all the same.
 
+A commit whose sync fails is reported as failed, and nobody knows whether the disk has it: it may
+come back at any later power cut, but whole.
+
 Most draws give a state that was seen before: each distinct one is judged once, by its bytes. The
 same with a failing sync, after which the same command is run again, and with eight bugs put in on
 purpose (bugs.py), which must all be found.
@@ -241,7 +244,10 @@ def measure(recording: Recording, judge: Judge, required: dict[Promise, oracle.C
         recording.known.setdefault(seen, {})
         if seen not in recording.digests:
             recording.digests.append(seen)
-        recording.newest.append(recording.digests.index(seen))
+        newest = recording.digests.index(seen)
+        if any(op.failed for op in recording.ops[:count]):
+            newest = max(newest, recording.newest[-1])
+        recording.newest.append(newest)
     promised = {number: promise for promise, number in recording.promises().items()}
     least = recording.newest[0]
     for count in range(len(recording.ops) + 1):
