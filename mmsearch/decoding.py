@@ -54,6 +54,7 @@ SUFFIXES = {
 # Bytes a second of the largest sounds people keep: 192,000 samples of two channels, 4 bytes
 # each. Hours times this is how large a sound may be before it is even opened.
 _SOUND_BYTES = 192_000 * 2 * 4
+_LARGE_SOUND = 1 << 26  # bytes: hashing as many takes longer than opening the file once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -542,6 +543,10 @@ class _Reading:
         if modality is Modality.AUDIO:
             most = limits.max_hours * 3600 * _SOUND_BYTES
         files.check_size(status, most)
+        if modality is Modality.AUDIO and status.st_size > _LARGE_SOUND:
+            from mmsearch.loaders import sounds
+
+            sounds.check_header(file, max_hours=limits.max_hours)
         self._found["digest"] = files.digest_of(file, lambda: _send(self._answers, {})).hex()
         self._describe(file, modality)
         file.seek(0)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import base64
 import codecs
+import ctypes
 import importlib.util
 import io
 import os
 import random
 import socket
 import struct
+import sys
 import zlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,8 @@ INDEXED = "indexed"
 SKIPPED = "skipped"  # counted, not named
 FAILED = "failed"  # named, with whichever failure fits
 UNSEEN = "unseen"  # not even counted
+
+EVIL = Path(__file__).with_name("evil")  # in PYTHONPATH: codecs that misbehave
 
 HAS_AVIF = features.check("avif")
 HAS_HEIF = importlib.util.find_spec("pi_heif") is not None
@@ -334,7 +339,7 @@ def make_hostile_folder(folder: str | bytes, seed: int) -> dict[bytes, str]:
     The value is INDEXED, SKIPPED, FAILED, UNSEEN or a Reason code. An unreadable file and
     folder are among them unless everything is readable, as it is for root.
     """
-    maker = _Maker(os.fsencode(folder), random.Random(seed))
+    maker = Maker(os.fsencode(folder), random.Random(seed))
     for part in (
         _formats, _strange_but_good, _names, _twins, _dates, _other_types, _texts, _sounds,
         _hidden, _wrong_names, _truncated, _over_budget, _lies, _junk, _not_regular, _forbidden,
@@ -343,7 +348,7 @@ def make_hostile_folder(folder: str | bytes, seed: int) -> dict[bytes, str]:
     return maker.expected
 
 
-class _Maker:
+class Maker:
     """Writes files below a root and remembers what is expected of them."""
 
     def __init__(self, root: bytes, choose: random.Random) -> None:
@@ -376,7 +381,7 @@ class _Maker:
         return self.put(name, encoded(self.picture(), "JPEG"), becomes)
 
 
-def _formats(make: _Maker) -> None:
+def _formats(make: Maker) -> None:
     for name, data in files_of_each_format(make.picture()).items():
         make.put(f"formats/{name}", data, INDEXED)
     if not HAS_HEIF:
@@ -385,7 +390,7 @@ def _formats(make: _Maker) -> None:
         make.jpeg(f"photos/{number:03}.jpg")
 
 
-def _strange_but_good(make: _Maker) -> None:
+def _strange_but_good(make: Maker) -> None:
     """Rows 41 to 45: odd pictures that are pictures all the same."""
     picture, others = make.picture(), [make.picture() for _ in range(40)]
     many = {"save_all": True, "append_images": others}
@@ -431,7 +436,7 @@ def _strange_but_good(make: _Maker) -> None:
         make.put(f"strange/bad-exif-{number}.jpg", data, INDEXED)
 
 
-def _names(make: _Maker) -> None:
+def _names(make: Maker) -> None:
     """Rows 32 and 33: a name is any bytes but NUL and slash."""
     for name in (
         b"caf\xe9 latin-1.jpg", b"\xff\xfe\x80.jpg", b"new\nline.jpg", b"\x1b[31mred\x1b[0m.jpg",
@@ -456,7 +461,7 @@ def _names(make: _Maker) -> None:
         make.put(b"names/" + name, b"no picture", Reason.TYPE_MISMATCH)
 
 
-def _twins(make: _Maker) -> None:
+def _twins(make: Maker) -> None:
     """Row 36: hard links, copies, and names that differ in case alone."""
     first = make.jpeg("twins/one.jpg")
     for name in ("twins/hard-link.jpg", "twins/below/hard-link-too.jpg"):
@@ -472,14 +477,14 @@ def _twins(make: _Maker) -> None:
     make.expected[b"twins/bad-link.jpg"] = str(Reason.TRUNCATED)
 
 
-def _dates(make: _Maker) -> None:
+def _dates(make: Maker) -> None:
     """Row 27: dates before 1970, at 0, and far ahead."""
     for name, seconds in {"zero": 0, "negative": -2_000_000_000, "future": 15_000_000_000}.items():
         path = make.jpeg(f"dates/{name}.jpg")
         os.utime(path, (seconds, seconds))
 
 
-def _other_types(make: _Maker) -> None:
+def _other_types(make: Maker) -> None:
     """Row 44: what is none of the three and does not say it were is counted and left."""
     for name, data in {
         "empty": b"", "page.html": b"<html><body>no</body></html>", "drawing.svg": SVG,
@@ -496,7 +501,7 @@ def _other_types(make: _Maker) -> None:
     make.expected[b"other/disk.img"] = SKIPPED
 
 
-def _texts(make: _Maker) -> None:
+def _texts(make: Maker) -> None:
     """Row 53: a text is what says so in its name and has words; nothing else is asked of it."""
     for name, data, becomes in (
         ("notes.txt", b"BM is not always a bitmap, nor P6 a pixmap.\n", INDEXED),
@@ -516,7 +521,7 @@ def _texts(make: _Maker) -> None:
     make.expected[b"texts/sparse.txt"] = str(Reason.TOO_LARGE)
 
 
-def _sounds(make: _Maker) -> None:
+def _sounds(make: Maker) -> None:
     """Rows 48 to 52, where the model has a tower for sounds; else they are skipped."""
     sound = tones(0.5, 44_100, 2)
     wav, flac = (encoded_sound(sound, 44_100, kind, "PCM_16") for kind in ("WAV", "FLAC"))
@@ -546,7 +551,7 @@ def _sounds(make: _Maker) -> None:
     make.expected[b"sounds/sparse.flac"] = str(Reason.TOO_LARGE) if make.hears else SKIPPED
 
 
-def _hidden(make: _Maker) -> None:
+def _hidden(make: Maker) -> None:
     """Hidden names and machines' folders are not even counted."""
     for name in (
         ".hidden.jpg", "._resource-fork.jpg", ".trash/photo.jpg", ".git/photo.jpg",
@@ -558,7 +563,7 @@ def _hidden(make: _Maker) -> None:
     make.jpeg("hidden/seen.jpg")
 
 
-def _wrong_names(make: _Maker) -> None:
+def _wrong_names(make: Maker) -> None:
     """Row 35: content decides, and a picture's suffix on anything else is an error."""
     for suffix in ("jpg", "JPEG", "png", "webp", "gif", "bmp", "tif", "avif", "heic", "ppm"):
         make.put(f"wrong/empty.{suffix}", b"", Reason.EMPTY)
@@ -573,7 +578,7 @@ def _wrong_names(make: _Maker) -> None:
         make.jpeg(f"wrong/{name}")
 
 
-def _truncated(make: _Maker) -> None:
+def _truncated(make: Maker) -> None:
     """Row 39: cut anywhere, in any format."""
     for name, data in files_of_each_format(make.picture()).items():
         stem, suffix = name.split(".")
@@ -585,7 +590,7 @@ def _truncated(make: _Maker) -> None:
     make.put("truncated/large.jpg", large[: len(large) // 2], Reason.TRUNCATED)
 
 
-def _over_budget(make: _Maker) -> None:
+def _over_budget(make: Maker) -> None:
     """Rows 38 and 40: refused by what the header or the file system says."""
     jpeg, gif = encoded(make.picture(), "JPEG"), encoded(make.picture(), "GIF")
     progressive = encoded(make.picture(), "JPEG", progressive=True)
@@ -607,7 +612,7 @@ def _over_budget(make: _Maker) -> None:
     make.expected[b"large/sparse.jpg"] = str(Reason.TOO_LARGE)
 
 
-def _lies(make: _Maker) -> None:
+def _lies(make: Maker) -> None:
     """Rows 41 and 45: headers that promise what does not come, or nothing."""
     jpeg, image = encoded(make.picture(), "JPEG"), encoded(make.picture(), "PNG")
     gif, bmp = encoded(make.picture(), "GIF"), encoded(make.picture(), "BMP")
@@ -635,7 +640,7 @@ def _lies(make: _Maker) -> None:
         make.put(f"lies/{name}", data, becomes)
 
 
-def _junk(make: _Maker) -> None:
+def _junk(make: Maker) -> None:
     """Random bytes behind each magic: named, with whichever code fits."""
     for name, magic in {
         "jpg": b"\xff\xd8\xff\xe0\0\x10JFIF\0", "png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
@@ -648,7 +653,7 @@ def _junk(make: _Maker) -> None:
             make.put(f"junk/{number}.{name}", data, FAILED)
 
 
-def _not_regular(make: _Maker) -> None:
+def _not_regular(make: Maker) -> None:
     """Rows 29 and 30: links are not followed, and what is no file is not opened."""
     outside = make.root + b"-outside"
     os.makedirs(outside, exist_ok=True)
@@ -675,7 +680,7 @@ def _not_regular(make: _Maker) -> None:
             os.close(here)
 
 
-def _forbidden(make: _Maker) -> None:
+def _forbidden(make: Maker) -> None:
     """Row 31: a file and a folder that may not be read, unless everything may, as for root."""
     path = make.jpeg("forbidden/file.jpg")
     os.chmod(path, 0)
@@ -703,6 +708,20 @@ def sparse(path: bytes, head: bytes) -> None:
 
 
 # -- running the program -----------------------------------------------------------------
+
+
+def as_a_person() -> None:
+    """For a program about to start: give up that root may read anything."""
+    if os.geteuid() == 0 and sys.platform == "linux":
+        drop_from_bounding_set, override, read_search = 24, 1, 2
+        for capability in (override, read_search):
+            ctypes.CDLL(None).prctl(drop_from_bounding_set, capability, 0, 0, 0)
+
+
+def exact_path(row: dict[str, str]) -> bytes:
+    """The path in a row of the program's JSON, to the byte."""
+    coded = row.get("path_bytes")
+    return base64.b64decode(coded) if coded else row["path"].encode()
 
 
 def package_environment() -> dict[str, str]:

@@ -9,7 +9,15 @@ import threading
 
 import numpy as np
 import pytest
-from campaigns import bugs, damaged_media, fault_points, library_damage, random_kills, stand_ins
+from campaigns import (
+    bugs,
+    damaged_media,
+    fault_points,
+    library_damage,
+    poison_folder,
+    random_kills,
+    stand_ins,
+)
 from campaigns.disk import Disk, Model, Op
 from campaigns.power_cuts import Campaign, cut
 from campaigns.report import Report, in_memory
@@ -92,9 +100,9 @@ def test_rows_16_to_20_damaged_libraries(stood_in, scratch):
     assert report.counts["refused"] > 3 and report.counts["answered rightly"] > 10
 
 
-@pytest.mark.parametrize("number", [381, 384])
+@pytest.mark.parametrize("number", [381, 384, 1123, 2776, 4251, 6679, 8089])
 def test_row_16_rows_that_make_no_sense(stood_in, scratch, number):
-    """Row 16: a page that became zeros or another one is damage, not a TypeError or a KeyError."""
+    """Row 16: a page that became zeros or another one is damage, not a TypeError."""
     libraries = library_damage.Libraries(scratch)
     files, _ = libraries.damaged(random.Random(f"1 {number}"))
     assert library_damage.judged(libraries, files, scratch / "case") == ("refused", "")
@@ -130,6 +138,15 @@ def test_what_is_no_part_and_what_takes_too_long(scratch, monkeypatch):
     report = Report("damaged media", 1)
     damaged_media.campaign(3, 1, report, scratch)
     assert [found["what"].endswith("s of CPU time") for found in report.findings] == [True] * 3
+
+
+def test_rows_29_to_53_a_poison_folder(scratch):
+    """Rows 29 to 53 but for four: one file each of over sixty hostile kinds among good ones."""
+    report = Report("poison folder", 1)
+    poison_folder.campaign(120, 1, report, scratch)
+    assert report.findings == []
+    assert len(report.as_dict()["kinds"]) > 60
+    assert report.counts["became indexed"] > 30
 
 
 # -- the model of a disk, against what can be worked out by hand ---------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 from hostile import (
+    EVIL,
     HAS_AVIF,
     encoded,
     exif_bytes,
@@ -19,12 +21,14 @@ from hostile import (
     package_environment,
     photo,
     see_through,
+    sparse_wav,
     wide,
     zero_bomb,
 )
 from PIL import Image
 
 import mmsearch
+from mmsearch import decoding
 from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants
 from mmsearch.errors import MmsearchError
 from mmsearch.loaders import load_image
@@ -34,74 +38,15 @@ WANT = ImageInput(64)
 WANTS = Wants(WANT, AudioInput(), text=True)
 LIMITS = Limits(timeout=60, max_megapixels=64, max_file_mb=100)
 
-# Imported by every Python that starts with its folder in PYTHONPATH, as the workers do: a
-# codec that misbehaves when a picture ends in the name of an evil. It notes each try.
-_EVIL_CODEC = """
-import os, signal, sys, time
-import mmsearch.loaders as loaders
-
-def swell():
-    hoard = []
-    while True:
-        hoard.append(bytearray(b"x" * (1 << 26)))
-
-def spin():
-    while True:
-        pass
-
-def babble():
-    os.write(1, b"\\xff" * 64)  # what a codec prints
-    print("libfoo: warning", flush=True)
-
-def lie():
-    for answers in range(3, 20):  # a frame of four gigabytes, to whoever reads
-        try:
-            os.write(answers, b"\\xff" * 8 + b"{" * 65536)
-        except OSError:
-            pass
-    time.sleep(3600)
-
-def recurse():
-    recurse()
-
-EVILS = {
-    b"segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
-    b"abort": os.abort,
-    b"exit-0": lambda: os._exit(0),
-    b"sys-exit": lambda: sys.exit(7),
-    b"close-all": lambda: os.closerange(0, 64),
-    b"spin": spin,
-    b"sleep": lambda: time.sleep(3600),
-    b"deaf": lambda: [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)] and spin(),
-    b"swell": swell,
-    b"recurse": recurse,
-    b"babble": babble,
-    b"lie": lie,
-}
-honest = loaders.load_image
-
-def load_image(data, *args, **kwargs):
-    evil = EVILS.get(bytes(data).rpartition(b"evil:")[2])
-    if evil:
-        with open(os.environ["EVIL_LOG"], "ab", 0) as log:
-            log.write(b"x")
-        evil()
-    return honest(data, *args, **kwargs)
-
-loaders.load_image = load_image
-"""
-
 
 @pytest.fixture
 def evil(tmp_path, monkeypatch):
     """Workers get the evil codec; gives a function that counts how often it was met."""
-    home = tmp_path / "evil"
-    home.mkdir()
-    (home / "sitecustomize.py").write_text(_EVIL_CODEC)
-    (home / "log").touch()
-    monkeypatch.setenv("PYTHONPATH", str(home))
-    monkeypatch.setenv("EVIL_LOG", str(home / "log"))
-    return lambda: (home / "log").stat().st_size
+    log = tmp_path / "evil-log"
+    log.touch()
+    monkeypatch.setenv("PYTHONPATH", str(EVIL))
+    monkeypatch.setenv("EVIL_LOG", str(log))
+    return lambda: log.stat().st_size
 
 
 @pytest.fixture
@@ -305,6 +250,21 @@ def test_nothing_is_read_through_a_link_or_from_a_device(folder, tmp_path):
         "none.jpg": Reason.UNREADABLE,
     }  # fmt: skip
     assert all(outcome.digest is None for outcome in outcomes.values())
+
+
+def test_row_48_hours_are_refused_before_they_are_hashed(tmp_path, monkeypatch):
+    """Row 48: of a large sound that promises too much the header is read, and no more."""
+    path = tmp_path / "hundred-hours.wav"
+    sparse_wav(path, 360_000, 8000, [0])
+
+    def digest_of(*_):
+        raise AssertionError("23 GB are hashed in vain")
+
+    monkeypatch.setattr("mmsearch.files.digest_of", digest_of)
+    reading = decoding._Reading(os.fsencode(path), WANTS, LIMITS, io.BytesIO())
+    answer = reading.answer(decode=True)
+    assert answer["reason"] == Reason.OVER_BUDGET
+    assert answer["message"].startswith("100.0 hours, over the limit of 24")
 
 
 # -- row 46: decoders gone wild ----------------------------------------------------------

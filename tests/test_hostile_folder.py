@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
 
 import pytest
-from hostile import FAILED, INDEXED, SKIPPED, UNSEEN, make_hostile_folder
+from hostile import FAILED, INDEXED, SKIPPED, UNSEEN, exact_path, make_hostile_folder
 
 
 class Run:
@@ -31,9 +30,7 @@ class Run:
 
     def relative(self, row: dict[str, str]) -> bytes:
         """The path in a row of the program's JSON, as bytes below the folder."""
-        coded = row.get("path_bytes")
-        path = base64.b64decode(coded) if coded else row["path"].encode()
-        return os.path.relpath(path, self.folder)
+        return os.path.relpath(exact_path(row), self.folder)
 
 
 def _dates(folder: bytes) -> dict[bytes, tuple[int, int, int]]:

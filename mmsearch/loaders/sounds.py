@@ -129,6 +129,14 @@ def windows(
         raise LoadError(Reason.SILENT, "nothing but silence: there is nothing in it to find")
 
 
+def check_header(file: BinaryIO, *, max_hours: float = MAX_HOURS) -> None:
+    """Refuse a sound for what its header says, before anything is read. Raises LoadError."""
+    try:
+        _opened(file, max_hours).close()
+    except soundfile.LibsndfileError as error:
+        raise _translated(error, file) from error
+
+
 # -- reading -----------------------------------------------------------------------------
 
 
