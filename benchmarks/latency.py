@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import tables
 from made import FLICKR8K, Near, near_photos, questions, write_library
-from measuring import CLI, REPOSITORY, machine, milliseconds, origin, run, spread, timed
+from measuring import CLI, REPOSITORY, begin, milliseconds, run, spread, timed
 
 import mmsearch
 from mmsearch.catalog import Catalog
@@ -152,10 +152,7 @@ def main() -> int:
         print(f"not measured: no Flickr8k at {given.flickr8k}; --flickr8k DIR", file=sys.stderr)
         return 1
     encoder = open_encoder("builtin")
-    found: dict[str, Any] = {
-        "machine": machine(), **origin(["numpy", "onnxruntime", "faiss-cpu"]),
-        "model": encoder.name, "fingerprint": encoder.fingerprint, "dim": encoder.dim,
-    }  # fmt: skip
+    found = begin(["numpy", "onnxruntime", "faiss-cpu"], encoder)
     near = near_photos(given.flickr8k, given.near)
     found["sizes"] = []
     for size in given.sizes:

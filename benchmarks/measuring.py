@@ -5,6 +5,7 @@ What a command costs and the machine's names are measured as `mmsearch bench spe
 
 from __future__ import annotations
 
+import compileall
 import datetime
 import platform
 import statistics
@@ -19,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from mmsearch.encoders import Encoder
 from mmsearch.errors import BenchmarkError as CommandFailed
 from mmsearch.evaluation import costs
 from mmsearch.evaluation.costs import CLI, Cost, machine, memory_of, spread
 
 __all__ = [
-    "CLI", "REPOSITORY", "CommandFailed", "Cost", "machine", "memory_of", "milliseconds",
+    "CLI", "REPOSITORY", "CommandFailed", "Cost", "begin", "machine", "memory_of", "milliseconds",
     "origin", "run", "spread", "timed",
 ]  # fmt: skip
 
@@ -46,6 +48,19 @@ def milliseconds(values: Sequence[float]) -> dict[str, float]:
         "p95": 1e3 * float(np.percentile(values, 95)),
         "least": 1e3 * min(values),
     }
+
+
+def begin(packages: Sequence[str], encoder: Encoder | None = None) -> dict[str, Any]:
+    """What stands beside every result: where, when, with what, and with which model.
+
+    mmsearch's modules are compiled first, as pip compiles what it installs: a checkout whose
+    Python may not write them would compile itself anew in every process that is measured.
+    """
+    compileall.compile_dir(REPOSITORY / "mmsearch", quiet=1)
+    found = {"machine": machine(), **origin(packages)}
+    if encoder is not None:
+        found |= {"model": encoder.name, "fingerprint": encoder.fingerprint, "dim": encoder.dim}
+    return found
 
 
 def origin(packages: Sequence[str]) -> dict[str, Any]:

@@ -39,9 +39,8 @@ from measuring import (
     REPOSITORY,
     CommandFailed,
     Cost,
-    machine,
+    begin,
     milliseconds,
-    origin,
     run,
     spread,
     timed,
@@ -376,7 +375,7 @@ def main() -> int:
         })  # fmt: skip
         bench.attempt("weights", lambda: weights(given.cache))
         for name in given.part if installed and not given.install else ():
-            about = {"machine": machine(), **origin(["numpy", "onnxruntime", "faiss-cpu"])}
+            about = begin(["numpy", "onnxruntime", "faiss-cpu"])
             measured = bench.attempt(name, lambda name=name: PARTS[name](bench))
             if measured:
                 parts[name] = {**about, "peers": installed, **measured}

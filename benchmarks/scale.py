@@ -23,7 +23,7 @@ from typing import Any
 import tables
 from latency import cold
 from made import FLICKR8K, Near, near_photos, questions, write_library
-from measuring import CLI, REPOSITORY, CommandFailed, Cost, machine, origin, run, spread
+from measuring import CLI, REPOSITORY, CommandFailed, Cost, begin, run, spread
 
 from mmsearch.datasets.captions import read_captions
 from mmsearch.encoders import open_encoder
@@ -131,10 +131,7 @@ def main() -> int:
         print("not measured: memory needs Linux's /proc/PID/smaps_rollup", file=sys.stderr)
         return 1
     encoder = open_encoder("builtin")
-    found: dict[str, Any] = {
-        "machine": machine(), **origin(["numpy", "onnxruntime", "sqlalchemy", "faiss-cpu"]),
-        "model": encoder.name, "fingerprint": encoder.fingerprint, "dim": encoder.dim,
-    }  # fmt: skip
+    found = begin(["numpy", "onnxruntime", "sqlalchemy", "faiss-cpu"], encoder)
     near = near_photos(given.flickr8k, given.near)
     found["sizes"] = []
     for size in sorted(given.sizes):
