@@ -1,10 +1,12 @@
 """Lists of captions: a row names a file and says something of it.
 
-CSV (or with tabs TSV) has the columns file (or path, filename, file_name, image, audio, or as
-AudioCaps has it youtube_id) and caption (or captions, text, sentence; or caption_1, caption_2 and
-so on, as Clotho has it), and perhaps split; lines of JSON are objects with the same keys, whose
-"captions" may be a list. Several rows may be of one file. What is wrong with one row is said
-of that row, and the others go on; a damaged list is refused as a whole.
+CSV (with tabs TSV) has the columns file (or path, filename, file_name, filepath, image, audio, or
+as AudioCaps has it youtube_id) and caption (or captions, text, sentence, title; or caption_1,
+caption_2 and so on, as Clotho has it), and perhaps split; lines of JSON are objects with the same
+keys, whose "captions" may be a list. A header `image_name| comment_number| comment`, as Flickr30k's
+results.csv has it, says that bars part the cells and quotes mean nothing. Several rows may be of
+one file. What is wrong with one row is said of that row, and the others go on; a damaged list is
+refused as a whole.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from mmsearch.errors import LoadError
 from mmsearch.records import Reason
 
-_FILE_COLUMNS = ("file", "path", "filename", "file_name", "image", "audio", "youtube_id")
-_CAPTION_COLUMNS = ("caption", "captions", "text", "sentence")
+_FILE_COLUMNS = (
+    "file", "path", "filename", "file_name", "filepath", "image_name", "image", "audio",
+    "youtube_id",
+)  # fmt: skip
+_CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "title", "comment")
 _NUMBERED = tuple(f"caption_{number}" for number in range(1, 11))
 
 
@@ -47,7 +53,11 @@ def read_rows(lines: Iterable[str], suffix: str) -> Iterator[Row]:
 
 
 def _table(lines: Iterable[str], delimiter: str = ",") -> Iterator[Row]:
-    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
+    every = iter(lines)
+    if "|" in (head := next(every, "")) and delimiter not in head:
+        yield from _barred(head, every)
+        return
+    reader = csv.DictReader(chain([head], every), delimiter=delimiter, strict=True)
     try:
         names = [name.strip().lower() for name in reader.fieldnames or ()]
         reader.fieldnames = names
@@ -60,6 +70,21 @@ def _table(lines: Iterable[str], delimiter: str = ",") -> Iterator[Row]:
                 yield _row(row, reader.line_num)
     except csv.Error as error:
         raise LoadError(Reason.CORRUPT, f"line {reader.line_num}: damaged: {error}") from error
+
+
+def _barred(head: str, lines: Iterable[str]) -> Iterator[Row]:
+    """Flickr30k's results.csv: NAME| NUMBER| CAPTION; one of its rows has spaces for the bars."""
+    names = [name.strip().lower() for name in head.split("|")]
+    _check(names)
+    for number, line in enumerate(lines, 2):
+        cells = line.split("|", len(names) - 1)
+        if len(cells) == 1:
+            cells = line.split(maxsplit=len(names) - 1)
+        if cells and len(cells) < len(names):
+            yield Row(number, wrong=f"{len(cells)} cells for {len(names)} columns")
+        elif cells:
+            said = (cell.strip() for cell in cells)
+            yield _row(dict(zip(names, said, strict=True)), number)
 
 
 def _json_lines(lines: Iterable[str]) -> Iterator[Row]:

@@ -87,11 +87,35 @@ def table(folder):
 
 
 def clotho(folder):
-    """The same in Clotho's columns, in a file that is called by its split."""
+    """The same in Clotho's columns; the folder, called as its split, is in no name."""
     paint(folder / "test" / "b.jpg", "red")
     (folder / "clotho_captions_test.csv").write_text(
-        "file_name,caption_1,caption_2\ntest/b.jpg,The sea .,A blue sea .\n"
+        "file_name,caption_1,caption_2\nb.jpg,The sea .,A blue sea .\n"
     )
+    return folder
+
+
+def kaggle_flickr30k(folder):
+    """The same as Kaggle has Flickr30k: bars, quotes that mean nothing, photos two folders down."""
+    paint(folder / "flickr30k_images" / "flickr30k_images" / "b.jpg", "red")
+    (folder / "results.csv").write_text(
+        "image_name| comment_number| comment\nb.jpg| 0| The sea .\nb.jpg   1   A blue sea .\n\n"
+    )
+    return folder
+
+
+def kaggle_flickr8k(folder):
+    """The same as Kaggle has Flickr8k: a table that is called .txt, photos in Images."""
+    paint(folder / "Images" / "b.jpg", "red")
+    (folder / "captions.txt").write_text("image,caption\nb.jpg,The sea .\nb.jpg,A blue sea .\n")
+    return folder
+
+
+def open_clip(folder):
+    """The same in the columns that open_clip's training reads, parted by tabs."""
+    paint(folder / "b.jpg", "red")
+    rows = "".join(f"{folder / 'b.jpg'}\t{said}\n" for said in ("The sea .", "A blue sea ."))
+    (folder / "captions.tsv").write_text(f"filepath\ttitle\n{rows}")
     return folder
 
 
@@ -102,7 +126,10 @@ def beside(folder):
     return folder
 
 
-LAYOUTS = [flickr8k, flickr30k, jsonl, table, karpathy, coco, coco_below, clotho, beside]
+LAYOUTS = [
+    flickr8k, flickr30k, kaggle_flickr8k, kaggle_flickr30k, jsonl, table, open_clip, karpathy,
+    coco, coco_below, clotho, beside,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -152,6 +179,17 @@ def test_audiocaps_names_sounds_by_their_youtube_ids(name, tmp_path):
     assert missing == [f"{tmp_path / 'gone-567890.wav'} is not there"]
     with pytest.raises(UsageError, match=r"gone-567890\.wav is not there: a set that is measured"):
         read_captions(tmp_path, "test")
+
+
+def test_bars_part_cells_and_quotes_do_not(tmp_path):
+    """A caption keeps its quotes and bars; a row that ends too early is named by its line."""
+    folder = kaggle_flickr30k(tmp_path)
+    with (folder / "results.csv").open("a") as file:
+        file.write('b.jpg| 2| A "sea | lion" , asleep .\nb.jpg| 3\n')
+    missing = []
+    [photo] = read_captions(folder, "test", missing=missing)
+    assert photo.captions[2:] == ('A "sea | lion" , asleep .',)
+    assert missing == [f"{folder / 'results.csv'}, line 6: 2 cells for 3 columns"]
 
 
 def test_other_captions_of_the_same_photos(tmp_path):

@@ -10,6 +10,7 @@ A set is a list, a webdataset's tar, or a folder that holds, in this order of pr
 - `dataset_flickr8k.json` and its like, the splits of Karpathy and Fei-Fei (arXiv 1412.2306)
 - `captions_val2017.json` and its like, COCO's: the split is a part of the name
 - `clotho_captions_evaluation.csv`, Clotho's, or `test.csv`, AudioCaps': likewise
+- `results.csv`, Flickr30k's, or `captions.txt`, Flickr8k's, as Kaggle has them: without splits
 - tars, those whose name has the split in it if there are any; of a folder of the split's name, if
   there is one, or of this, `x.jpg` beside `x.txt`
 
@@ -32,7 +33,7 @@ from mmsearch.records import Modality
 _KNOWN = (
     "captions.jsonl", "captions.csv", "captions.tsv", "*.token.txt", "*.token", "dataset*.json",
     "captions_{split}*.json", "annotations/captions_{split}*.json", "*captions*{split}*.csv",
-    "{split}.csv",
+    "{split}.csv", "results.csv", "captions.txt",
 )  # fmt: skip
 _TARS = ("*{split}*.tar", "{split}/*.tar", "*.tar")  # all that fit the first of these that any does
 

@@ -1,7 +1,8 @@
 """PAIRS: where files and what people wrote about them are found.
 
     photos.csv, .tsv     columns file (or path, image, audio) and caption (or text), a row a
-                         caption; Clotho's caption_1 ... caption_5, AudioCaps' youtube_id
+                         caption; Clotho's caption_1 ... caption_5, AudioCaps' youtube_id,
+                         Flickr30k's results.csv with bars; captions.txt with "image,caption"
     photos.jsonl         the same as objects; "captions" may be a list
     folder/              x.jpg or x.wav beside x.txt, a line a caption; tars in it are read, too
     Flickr8k.token.txt   name.jpg#0<TAB>caption, the photos beside it or in images/; Flickr30k's
@@ -32,7 +33,8 @@ from mmsearch.records import Modality
 
 # Where lists keep what they name, as seen from their own folder or from that of `images`.
 _FOLDERS = (
-    ".", "images", "Images", "Flicker8k_Dataset", "flickr30k-images", "audio", "..", "../images",
+    ".", "images", "Images", "Flicker8k_Dataset", "flickr30k-images",
+    "flickr30k_images", "flickr30k_images/flickr30k_images", "audio", "..", "../images",
     "train2017", "val2017", "../train2017", "../val2017",
 )  # fmt: skip
 
@@ -94,18 +96,18 @@ def rows(place: Path, images: Path | None = None, split: str | None = None) -> _
 def _listed(place: Path, name: str, images: Path | None) -> Path:
     """Where a file that a list names is: the first folder that has it, else the likeliest."""
     tried = [(images or place.parent) / folder / name for folder in _FOLDERS]
-    own = place.stem.removeprefix("captions_")  # COCO's folders are called as its splits are
+    own = place.stem.rpartition("captions_")[2]  # COCO's, Clotho's folders are called as splits are
     tried += [(images or place.parent) / above / own / name for above in (".", "..")]
     return next((path for path in tried if path.exists()), tried[0])
 
 
 def _list(place: Path, images: Path | None, split: str | None) -> _Rows:
     """CSV, TSV and lines of JSON: see mmsearch.lists."""
-    name = display(os.fsencode(place))
+    name, suffix = display(os.fsencode(place)), place.suffix.lower()
     clips: dict[str, Path] | None = None
     with open(place, encoding="utf-8-sig", newline="") as file:
         try:
-            for row in read_rows(file, place.suffix.lower()):
+            for row in read_rows(file, ".csv" if suffix == ".txt" else suffix):
                 if split and row.split and row.split != split:
                     continue
                 if row.wrong:
@@ -140,6 +142,10 @@ def _tokens(place: Path, images: Path | None, split: str | None) -> _Rows:
     The photos of a split come as its own list has them (Flickr_8k.testImages.txt, or Flickr30k's
     test.txt), each once.
     """
+    with open(place, encoding="utf-8-sig") as file:
+        if file.readline().strip().lower() == "image,caption":  # Flickr8k as Kaggle has it
+            yield from _list(place, images, split)
+            return
     found: dict[str, list[str]] | None = None
     if split is not None:
         found = {name: [] for name in _names(place, split)}
