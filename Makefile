@@ -34,7 +34,7 @@ bench-full: $(OUT)-dev
 	$(RUN) benchmarks/retrieval.py
 	$(RUN) benchmarks/latency.py
 	$(RUN) benchmarks/scale.py
-	$(RUN) benchmarks/indexing.py --peers
+	$(RUN) benchmarks/indexing.py
 	$(RUN) benchmarks/peers.py
 	$(RUN) benchmarks/report.py
 	$(RUN) benchmarks/readme.py

@@ -1,12 +1,11 @@
 """Measure speed and memory against their bars; print the table, write every raw figure.
 
     python benchmarks/indexing.py                  # a quiet machine, some ten minutes
-    python benchmarks/indexing.py --peers          # rclip too, in an environment of its own
     python benchmarks/indexing.py --limit 200 --rows 5000 --scale 2 --repeat 2   # does it run?
 
-Every figure stands beside the peer or the bare limit measured in the same run, the two taking
-turns. Exits 1 when something could not be measured, and says what and why. README.md, in this
-folder, says how each figure comes about.
+Every figure stands beside the bare limit measured in the same run, the two taking turns. Exits 1
+when something could not be measured, and says what and why. README.md, in this folder, says how
+each figure comes about; `peers.py` has what other programs take.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import itertools
 import json
 import os
 import shutil
-import sqlite3
 import statistics
 import sys
 import tempfile
@@ -35,14 +33,12 @@ from measuring import (
     REPOSITORY,
     CommandFailed,
     Cost,
-    machine,
+    begin,
     milliseconds,
-    origin,
     run,
     spread,
     timed,
 )
-from peer_programs import Rclip, versions
 
 import mmsearch
 from mmsearch import files, loaders
@@ -90,12 +86,10 @@ class Bench:
 
     photos: Path
     work: Path
-    cache: Path
     repeat: int
     rounds: int
     rows: int
     scale: int
-    peer_photos: int
     table: list[Row] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -236,45 +230,6 @@ def memory_row(bench: Bench, what: str, costs: Sequence[Cost]) -> None:
         f"{max(rss):,.0f} MB (RSS added up; PSS, shared pages once: {max(pss):,.0f} MB)",
         f"the highest of each process added up: {max(c.highest or 0 for c in costs):,.0f} MB",
         max(rss) < BARS.memory,
-    ))  # fmt: skip
-
-
-# -- the peer --------------------------------------------------------------------------------
-
-
-def rclip(bench: Bench) -> None:
-    """rclip's own indexing, weights at random: a photo's cost is that of more photos less fewer."""
-    program = Rclip(bench.work, bench.cache)
-    names = bench.names()
-    few, many = max(bench.peer_photos // 8, 1), min(bench.peer_photos, len(names))
-    sizes: dict[int, list[Cost]] = {few: [], many: []}
-    for turn in range(max(bench.rounds, 2)):
-        for count, costs in sizes.items():
-            folder = bench.work / f"peer-{turn}-{count}"
-            (folder / "photos").mkdir(parents=True)
-            for path in names[:: len(names) // count][:count]:
-                shutil.copy(path, folder / "photos")
-            one = program.at(folder / "data")
-            one.begin()
-            [command] = one.index(folder / "photos")
-            costs.append(run(command.words, watch=True, cwd=command.cwd, **command.environment))
-            with sqlite3.connect(folder / "data" / "db.sqlite3") as database:
-                (stored,) = database.execute("SELECT count(*) FROM images").fetchone()
-            if stored != count:
-                raise CommandFailed(f"rclip stored {stored} of {count}: {costs[-1].errors[-300:]}")
-            shutil.rmtree(folder)
-    a_photo = [
-        (more.cpu - less.cpu) / (many - few)
-        for less, more in zip(sizes[few], sizes[many], strict=True)
-    ]
-    runs = {str(count): [cost.figures for cost in costs] for count, costs in sizes.items()}
-    version = versions(program.name, program.python)["rclip"]
-    bench.raw["rclip"] = {"version": version, "cpu_a_photo": spread(a_photo), "runs": runs}
-    ours = bench.raw.get("cold", {}).get("cpu_a_photo", {}).get("median")
-    bench.table.append(Row(
-        f"peer: rclip {version}, its own pipeline, a random graph of its architecture",
-        f"{1e3 * statistics.median(a_photo):.1f} ms of CPU a photo ({many} photos less {few})",
-        f"{statistics.median(a_photo) / ours:.1f} times what mmsearch takes" if ours else "-",
     ))  # fmt: skip
 
 
@@ -657,10 +612,6 @@ def main() -> int:
     add("--rounds", type=int, default=2, help="turns of the cold run")
     add("--scale", type=int, default=5, help="how many times the photos, for memory; 0: not")
     add("--limit", type=int, help="only so many of the photos, to try the script")
-    add("--peers", action="store_true", help="install and measure rclip as well")
-    add("--peer-photos", type=int, default=512, help="how many photos rclip gets")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    add("--cache", type=Path, default=cache / "mmsearch-benchmarks", help="where peers are kept")
     given = parser.parse_args()
     if not given.photos.is_dir():
         print(
@@ -669,7 +620,7 @@ def main() -> int:
         )  # fmt: skip
         return 1
     about = {
-        "machine": machine(), **origin(PACKAGES),
+        **begin(PACKAGES),
         "settings": {
             name: value for name, value in vars(given).items() if not isinstance(value, Path)
         },
@@ -679,8 +630,8 @@ def main() -> int:
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="mmsearch-bench-") as folder:
         bench = Bench(
-            given.photos.resolve(), Path(folder), given.cache.resolve(), given.repeat, given.rounds,
-            given.rows, given.scale, given.peer_photos, raw=dict(about),
+            given.photos.resolve(), Path(folder), given.repeat, given.rounds, given.rows,
+            given.scale, raw=dict(about),
         )  # fmt: skip
         if given.limit:
             limited = bench.names()[: given.limit]
@@ -689,10 +640,6 @@ def main() -> int:
             for path in limited:
                 shutil.copy2(path, bench.photos)
         bench.part("indexing, with an empty library", cold)
-        if given.peers:
-            bench.part("rclip", rclip)
-        else:
-            bench.table.append(Row("peer: rclip", "not measured in this run", "--peers"))
         bench.part("indexing again", again)
         bench.part("a query as a whole process", process)
         bench.part("a large library", large)
@@ -721,7 +668,7 @@ def as_markdown(bench: Bench) -> str:
         f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GB; "
         f"{model['name']} ({model['fingerprint'][:8]}); load before: {about['load_before']}",
         "",
-        "| bar | measured | peer or bare limit, same run | met |",
+        "| bar | measured | bare limit, same run | met |",
         "| --- | --- | --- | --- |",
     ]
     said = {True: "yes", False: "**no**", None: "-"}
