@@ -16,6 +16,7 @@ from typing import Any
 
 from mmsearch import checking
 from mmsearch.catalog import Catalog, Salvaged
+from mmsearch.catalog.grafting import readable
 from mmsearch.catalog.remains import Remains
 from mmsearch.catalog.replacing import put_in_place, set_aside
 from mmsearch.errors import LibraryDamaged, LibraryMissing
@@ -109,7 +110,7 @@ def _spaces(catalog: Catalog, folder: Path) -> list[Space]:
 
 def _salvage(database: Path) -> tuple[Path, Salvaged]:
     """A new database beside the damaged one, with what can be read of it."""
-    with Remains(database) as remains:
+    with readable(database) as path, Remains(path) as remains:
         found = Salvaged()
 
         def fill(catalog: Catalog) -> None:

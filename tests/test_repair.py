@@ -189,6 +189,35 @@ def test_row_16_a_file_of_which_nothing_is_left(many, photos, data):
     assert many.check() == []
 
 
+FIRST = {
+    "zeros": lambda page: bytes(PAGE),
+    "other bytes": lambda page: random.Random(1).randbytes(PAGE),
+    "no header": lambda page: bytes(100) + page[100:],
+    "no list of tables": lambda page: page[:100] + bytes(PAGE - 100),
+}
+
+
+@pytest.mark.parametrize("vacuumed", [False, True])
+@pytest.mark.parametrize("damage", FIRST)
+def test_row_16_a_first_page_that_is_lost(many, damage, vacuumed):
+    """Row 16: SQLite cannot open it, but every file, vector and word of it is saved."""
+    if vacuumed:
+        run(many, "VACUUM")
+    right = everything(many)
+    many.close()
+    database = many.folder / "library.db"
+    data = database.read_bytes()
+    data = FIRST[damage](data[:PAGE]) + data[PAGE:]
+    database.write_bytes(data)
+    before = sorted(path.name for path in many.folder.iterdir())
+    assert len(many.check()) == 1
+    done = many.repair()
+    assert saved_files(many) == {"before-repair-1": data}
+    assert (done.again, everything(many), many.check()) == ([], right, [])
+    after = sorted(path.name for path in many.folder.iterdir() if "repair" not in path.name)
+    assert set(after) - set(before) <= {"library.db-wal", "library.db-shm"}
+
+
 def test_what_a_log_holds_is_saved(many, tmp_path):
     """A damaged library whose last commit stands in the log alone: the log is read as well."""
     with Catalog.open(many.folder / "library.db", write=True) as catalog:
