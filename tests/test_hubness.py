@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from conftest import colour_row
 
+import mmsearch
 from mmsearch import backgrounds, hubness
 from mmsearch.catalog import Catalog
+from mmsearch.records import Kind
 from mmsearch.relevance import SENTENCES
+from mmsearch.space import Space
+from mmsearch.vectors.matrix import hash_file, open_matrix
 
 
 def rows(count: int, seed: int) -> np.ndarray:
@@ -116,3 +122,55 @@ def test_no_bank_no_constants(library, photos, encoder):
         ids, without = catalog.pictures(1)
     assert len(ids) == 1
     assert np.array_equal(ids, without)
+
+
+def hubness_read(folder) -> dict[int, float]:
+    """The constants of pictures that a query works with, by vector id."""
+    with mmsearch.open_library(folder) as library, library._reading() as (_, spaces):
+        (one,) = spaces.opened
+        group = one.space.groups()[Kind.IMAGE]
+        assert one.space.problem is None
+        return dict(zip(group.ids.tolist(), group._hubness.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("moment", ["before the cache", "before the cache is recorded"])
+def test_row_1_killed_between_hubness_and_its_cache(
+    kept, library, photos, tmp_path, monkeypatch, moment
+):
+    """Row 1: new constants are committed, the cache still holds the old ones: nobody reads those,
+    and the next run, which finds nothing new, writes the cache that an undisturbed one would have.
+    """
+    names = ["red", "green", "blue", "yellow", "cyan", "magenta"]
+    for name in names[:3]:
+        photos.paint(f"{name}.png", name)
+    first = kept()
+    for name in names[3:]:
+        photos.paint(f"{name}.png", name)
+    killed = tmp_path / "killed"
+
+    def kill() -> None:  # what a kill -9 in this moment leaves on the disk
+        if not killed.exists():
+            shutil.copytree(library.folder, killed)
+
+    owner, name = (Space, "write_cache") if moment == "before the cache" else (Catalog, "put_cache")
+    really = getattr(owner, name)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, lambda *given, **more: kill() or really(*given, **more))
+        undisturbed = dict(kept())
+    assert len(undisturbed) == 6
+    assert [undisturbed[id] for id, _ in first] != [constant for _, constant in first]
+    assert hubness_read(killed) == pytest.approx(undisturbed)
+    with mmsearch.open_library(killed, workers=1) as again:
+        assert again.check() == []
+        asked = [(hit.path, hit.score) for hit in again.query("red", all=True)]
+        assert asked == [(hit.path, hit.score) for hit in library.query("red", all=True)]
+        report = again.index(photos)
+        assert (report.unchanged, report.added) == (6, 0)
+        assert again.check() == []
+    with Catalog.open(killed / "library.db") as catalog:
+        record = catalog.cache(1)
+        matrix = open_matrix(str(killed / "cache" / record["file"]))
+        assert hash_file(matrix.path) == record["sha256"]
+    stored = dict(zip(matrix.rows.ids.tolist(), matrix.rows.hubness.tolist(), strict=True))
+    assert stored == pytest.approx(undisturbed)
+    assert hubness_read(killed) == pytest.approx(undisturbed)
