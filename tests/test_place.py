@@ -10,7 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing
+import tracemalloc
+from contextlib import closing, suppress
 
 import portalocker
 import pytest
@@ -163,17 +164,57 @@ def test_row_14_a_long_reader_is_said_to_keep_the_log(three, photos, monkeypatch
 
 
 def test_row_14_our_own_readers_pin_nothing(three):
-    """Row 14: an open library that was asked holds no snapshot: the whole log can be emptied."""
-    with mmsearch.open_library(three.folder) as reader:
-        reader.query("red", all=True)
+    """Row 14: beside an open library that is asked again and again the log stays bounded, and can
+    be emptied; beside a stranger who stays in one state of it, it grows by all that is written.
+    """
+
+    def log_beside(ask):
         with Catalog.open(three.folder / "library.db", write=True) as catalog:
-            for number in range(40):
-                put(catalog, str(number) * 40_000)
-                assert catalog.log_bytes() < 8_000_000  # SQLite empties it each 4 MB
+            sizes = []
+            for number in range(30):
+                put(catalog, "abcdefghij"[number % 10] * 200_000)  # some 400 kB
+                if number % 8 == 0:
+                    ask()
+                sizes.append(catalog.log_bytes())
         with closing(sqlite3.connect(three.folder / "library.db")) as raw:
             busy, *_ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        assert busy == 0
-        assert reader.query("red", all=True)
+        return max(sizes), busy
+
+    with mmsearch.open_library(three.folder) as reader:
+        most, busy = log_beside(lambda: reader.query("red", all=True))
+        assert most < 8_000_000 and busy == 0  # SQLite empties it each 4 MB
+        assert len(reader.query("red", all=True)) == 3
+    with closing(sqlite3.connect(three.folder / "library.db", isolation_level=None)) as stranger:
+        stranger.execute("BEGIN")
+        stranger.execute("SELECT count(*) FROM files").fetchall()
+        assert log_beside(lambda: None)[0] > 11_000_000
+
+
+def test_row_15_one_connection_writes_and_the_others_only_read(three, photos, monkeypatch):
+    """Row 15: whatever is asked is read with mode=ro; a run has one connection that may write."""
+    from mmsearch.catalog import connection
+
+    opened, really = [], connection._connect
+
+    def connect(uri, begin, pragmas):
+        opened.append(uri.rpartition("?")[2])
+        return really(uri, begin, pragmas)
+
+    monkeypatch.setattr(connection, "_connect", connect)
+
+    def modes(*commands):
+        three.close()
+        opened.clear()
+        for command in commands:
+            command()
+        return opened
+
+    asked = modes(lambda: three.query("red", all=True), three.status, three.errors, three.check)
+    assert set(asked) == {"mode=ro"}
+    photos.paint("white.png", "white")
+    assert modes(lambda: three.index(photos)).count("mode=rw") == 1
+    assert modes(lambda: three.forget(photos / "white.png")).count("mode=rw") == 1
+    assert set(opened) <= {"mode=rw", "mode=ro"}
 
 
 def test_row_15_a_reader_never_empties_the_log(three, tmp_path):
@@ -255,16 +296,22 @@ def test_row_17_the_log_of_another_library(three, photos, tmp_path):
     log_of(folder).write_bytes(log_of(foreign).read_bytes())
     with mmsearch.open_library(folder, workers=1) as library:
         found = library.check()
+        try:
+            answered = [hit.path.name for hit in library.query("red", all=True)]
+        except LibraryDamaged as error:
+            answered = [str(error)]
     if found:
         assert all("mmsearch repair" in said or "cache" in said for said in found)
-    else:
-        assert pair(folder) in {("late", "late"), ("foreign", "foreign"), (None, None)}
+    else:  # played in as a whole: it is that library now, down to its answers
+        assert pair(folder) in {("late", "late"), ("foreign", "foreign")}
+    if found and "mmsearch repair" not in answered[0]:
+        assert set(answered) <= {path.name for path in photos.folder.iterdir()}
 
 
 # -- row 25 ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("instead", ["nothing", "an empty folder", "another library"])
+@pytest.mark.parametrize("instead", ["nothing", "an empty folder", "another library", "deleted"])
 def test_row_25_a_folder_that_goes_while_it_is_written(three, photos, tmp_path, instead):
     """Row 25: the run ends with an error; nothing is written where the folder was."""
     shutil.copytree(three.folder, tmp_path / "copy")
@@ -278,6 +325,8 @@ def test_row_25_a_folder_that_goes_while_it_is_written(three, photos, tmp_path, 
         if progress.total and not calls:
             calls.append(progress)
             there.rename(tmp_path / "moved")
+            if instead == "deleted":
+                shutil.rmtree(tmp_path / "moved")
             if instead == "an empty folder":
                 there.mkdir()
             elif instead == "another library":
@@ -289,13 +338,17 @@ def test_row_25_a_folder_that_goes_while_it_is_written(three, photos, tmp_path, 
     ):
         library.index(photos, progress=move)
     assert calls
-    if instead == "nothing":
+    if instead in ("nothing", "deleted"):
         assert not there.exists()
     elif instead == "an empty folder":
         assert os.listdir(there) == []
     else:
         with mmsearch.open_library(there) as library:
             assert (library.status()["files"], library.check()) == (3, [])
+    if instead == "deleted":
+        with mmsearch.open_library(there, workers=1) as library:  # begun anew, by the next run
+            assert library.index(photos).added == 15
+        return
     with mmsearch.open_library(tmp_path / "moved", workers=1) as library:
         assert library.check() == []
         assert library.status()["files"] >= 3
@@ -330,8 +383,12 @@ def test_row_26_copies_made_while_it_is_written(three, tmp_path):
     for number in range(12):
         (tmp_path / str(number) / "library.db-shm").unlink(missing_ok=True)
         with mmsearch.open_library(tmp_path / str(number)) as copy:
-            if copy.check():
+            if found := copy.check():
+                assert all("mmsearch repair" in said or "cache" in said for said in found)
+                with suppress(LibraryDamaged):
+                    assert len(copy.query("red", all=True)) == 3
                 continue
+            assert [hit.path.name for hit in copy.query("red", all=True)][0] == "red.png"
         sound += 1
         one, other = pair(tmp_path / str(number))
         assert one == other
@@ -341,16 +398,23 @@ def test_row_26_copies_made_while_it_is_written(three, tmp_path):
 # -- rows 28 and 37 ----------------------------------------------------------------------
 
 
-def test_row_28_a_file_system_without_locks(three, photos, monkeypatch):
-    """Row 28: writing is refused and says why; searching goes on."""
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_row_28_a_file_system_without_locks(three, photos, monkeypatch, number):
+    """Row 28: where flock itself fails, writing is refused and says why; searching goes on."""
 
-    def no_locks(*_):
-        raise portalocker.LockException(OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)))
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(portalocker, "lock", no_locks)
+    monkeypatch.setattr(portalocker.portalocker, "LOCKER", flock)
+    before = (three.folder / "library.db").read_bytes()
+    photos.paint("white.png", "white")
     for write in (lambda: three.index(photos), lambda: three.forget(photos), three.repair):
-        with pytest.raises(StorageFailed, match="this file system has no locks"):
+        with pytest.raises(StorageFailed, match="this file system has no locks") as caught:
             write()
+        assert os.strerror(number) in str(caught.value)
+        assert str(three.folder / "LOCK") in str(caught.value)
+        assert "keep the library on a local disk" in str(caught.value)
+    assert (three.folder / "library.db").read_bytes() == before
     assert len(three.query("red", all=True)) == 3
 
 
@@ -375,6 +439,35 @@ def test_row_37_many_files_and_few_descriptors(tmp_path):
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
         assert (report["added"], report["unchanged"], report["failed"]) == (added, unchanged, [])
+
+
+def test_row_37_descriptors_and_memory_do_not_grow_with_the_files(three, tmp_path):
+    """Row 37: six times the files take as many descriptors, and memory for their names alone."""
+
+    def cost(count):
+        photos = tmp_path / f"photos-{count}"
+        photos.mkdir()
+        for number in range(count):
+            (photos / f"{number:06}.csv").touch()
+        paint(photos / "a.png", (count % 255, 1, 2))
+        paint(photos / "z.png", (count % 255, 1, 3))
+        descriptors = []
+
+        def look(_):
+            descriptors.append(len(os.listdir("/proc/self/fd")))
+
+        tracemalloc.start()
+        assert three.index(photos, progress=look).skipped == count
+        three.close()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return max(descriptors), peak
+
+    cost(100)  # what is imported and compiled once
+    few, small = cost(400)
+    many, large = cost(2400)
+    assert many == few
+    assert (large - small) / 2000 < 2000  # bytes a file of the largest folder
 
 
 def test_row_16_a_library_that_was_emptied_keeps_its_log(three, tmp_path):
