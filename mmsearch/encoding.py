@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from mmsearch.records import Vectors
 
+COMMIT_SECONDS = 5.0  # the longest that finished work waits for its commit
+
 # Parcels under way: the encoder has the next one when it is done with one.
 DEPTH = 2
 
@@ -100,6 +102,26 @@ class Encoding(Generic[Tag]):
             return future.result()
         finally:
             self.waited += time.monotonic() - began
+
+
+class Commits:
+    """When finished work is due to be committed: a batch of it, or any that has waited long."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._last = time.monotonic()
+
+    def are_due(self, waiting: int) -> bool:
+        """Whether so many finished vectors are to be written now."""
+        return waiting >= self._batch or (waiting > 0 and self.are_late())
+
+    def are_late(self) -> bool:
+        """Whether the last commit is too long ago to wait for more."""
+        return time.monotonic() - self._last > COMMIT_SECONDS
+
+    def begin(self) -> None:
+        """One begins now."""
+        self._last = time.monotonic()
 
 
 def usable(rows: Vectors) -> NDArray[np.bool_]:

@@ -20,8 +20,8 @@ import numpy as np
 
 from mmsearch.catalog import Catalog, Missing
 from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants
-from mmsearch.encoding import DEPTH, Encoding, usable
-from mmsearch.ingest import COMMIT_SECONDS, Progress, workers
+from mmsearch.encoding import DEPTH, Commits, Encoding, usable
+from mmsearch.ingest import Progress, workers
 from mmsearch.records import Modality, Report
 from mmsearch.settings import Settings
 from mmsearch.spaces import Opened
@@ -73,7 +73,7 @@ class Fill:
         self._asked: dict[bytes, Missing] = {}  # files handed out, by path
         self._batch: list[Ready] = []  # ready for the commit
         self._failed: Counter[str] = Counter()
-        self._committed_at = time.monotonic()
+        self._commits = Commits(settings.batch)
         self._loading = 0.0
         self._done = self._committed = 0
         self.total = sum(catalog.count_missing(self._space.id, encoder.modalities).values())
@@ -98,7 +98,7 @@ class Fill:
                     self._loading += time.monotonic() - asked
                     self._take(answer)
                 if not pool.waiting or self._is_due():
-                    self._bring_home(whole=not pool.waiting or self._is_late())
+                    self._bring_home(whole=not pool.waiting or self._commits.are_late())
                     self._commit()
                 failed = sum(self._failed.values())
                 yield Progress(self._done, self.total, self._committed, failed, self._encoder.name)
@@ -213,15 +213,12 @@ class Fill:
     def _is_due(self) -> bool:
         waiting = _size([*self._batch, *self._whole])
         waiting += sum(_size(parcel.whole) for parcel in self._encoding.tags)
-        return waiting >= self._settings.batch or (waiting > 0 and self._is_late())
-
-    def _is_late(self) -> bool:
-        return time.monotonic() - self._committed_at > COMMIT_SECONDS
+        return self._commits.are_due(waiting)
 
     def _commit(self) -> None:
         """Write the batch's vectors in one transaction."""
         batch, self._batch = self._batch, []
-        self._committed_at = time.monotonic()
+        self._commits.begin()
         written = [(one, *self._rows(one, why)) for one, why in batch]
         there = 0
         if any(rows is not None for _, rows, _ in written):

@@ -22,7 +22,7 @@ import numpy as np
 from mmsearch.catalog import Catalog, Content, Part
 from mmsearch.catalog.captions import Said, caption_digest
 from mmsearch.decoding import SUFFIXES, DecoderPool, Job, Limits, Outcome, Piece, Wants
-from mmsearch.encoding import DEPTH, Encoding, usable
+from mmsearch.encoding import DEPTH, Commits, Encoding, usable
 from mmsearch.errors import LoadError
 from mmsearch.files import Stat, WalkRules, display, vanished
 from mmsearch.records import Caption, Failure, Modality, Reason, Report
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     Row = NDArray[np.float32]  # (dim,)
 
 _CAPTIONS = 32  # handed to the encoder at a time: the short ones together
-COMMIT_SECONDS = 5.0  # the longest that finished work waits for its commit
 _TRIES = 2  # a file that changes while it is read is read this often
 
 
@@ -120,7 +119,7 @@ class Ingest:
         self._moved: set[int] = set()
         self._offline: list[bytes] = []
         self._skipped: Counter[str] = Counter()
-        self._committed_at = time.monotonic()
+        self._commits = Commits(self.settings.batch)
         self.committed = 0  # files indexed for good in this run
         self._total = self._left = 0  # files to read, and those not yet handed out
         self._asked: dict[bytes, Pending] = {}  # handed out, by path
@@ -221,7 +220,7 @@ class Ingest:
                     self._take(answer)
                     yield self._progress()
                 if not pool.waiting or self._commit_is_due():
-                    self._bring_home(whole=not pool.waiting or self._commit_is_late())
+                    self._bring_home(whole=not pool.waiting or self._commits.are_late())
                     self._commit()
                     yield self._progress()
                 if not pool.waiting and (self.stop() or not (self._left or self._retry)):
@@ -392,16 +391,12 @@ class Ingest:
 
     def _commit_is_due(self) -> bool:
         under_way = [ready for parcel in self._encoding.tags for ready in parcel.decoded]
-        waiting = _items([*self._batch, *self._decoded, *under_way])
-        return waiting >= self.settings.batch or (waiting > 0 and self._commit_is_late())
-
-    def _commit_is_late(self) -> bool:
-        return time.monotonic() - self._committed_at > COMMIT_SECONDS
+        return self._commits.are_due(_items([*self._batch, *self._decoded, *under_way]))
 
     def _commit(self) -> None:
         """Write the batch in one transaction. Only then are its files indexed."""
         batch, self._batch = self._batch, []
-        self._committed_at = time.monotonic()
+        self._commits.begin()
         if self.dry_run:
             for ready in batch:
                 self._settle(ready, self._fate(ready)[0])

@@ -96,7 +96,7 @@ def test_files_are_taken_while_the_encoder_computes(tmp_path, photos, encoder, m
             held.go.set()
 
     monkeypatch.setattr(Encoding, "send", sent)
-    monkeypatch.setattr("mmsearch.ingest.COMMIT_SECONDS", 10 * _LONG)  # on a slow machine, too
+    monkeypatch.setattr("mmsearch.encoding.COMMIT_SECONDS", 10 * _LONG)  # on a slow machine, too
     for number in range(70):
         photos.paint(f"{number}.png", (number, 200, 3 * number))
     with mmsearch.open_library(tmp_path / "index", workers=1) as library:
