@@ -61,7 +61,6 @@ class Catalog(
         with self.transaction():
             keywords.merge(self._connection)
         with connections.translated(self.path):
-            raw = self._connection.connection.driver_connection
-            if raw is not None:  # VACUUM runs outside a transaction
-                raw.execute("VACUUM")
-                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            raw: Any = self._connection.connection.driver_connection
+            raw.execute("VACUUM")  # which runs outside a transaction
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")

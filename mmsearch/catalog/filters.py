@@ -96,8 +96,7 @@ def expression(filter: Filter) -> Any:
             return _near(filter)
         case Compare(field, _, Date() as date) if field.name == "taken":
             return _taken(filter.operator, date)
-        case Compare():
-            return _comparison(filter)
+    return _comparison(filter)
 
 
 def _comparison(compare: Compare) -> Any:

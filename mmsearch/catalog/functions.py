@@ -32,10 +32,8 @@ def like(pattern: bytes | str, text: bytes | str | None) -> bool | None:
     return None if text is None else bool(_compiled(pattern)(_decoded(text)))
 
 
-def extension(name: bytes | None) -> str | None:
+def extension(name: bytes) -> str:
     """What follows the last dot of a name, in small letters; a first dot is not one."""
-    if name is None:
-        return None
     return os.path.splitext(name)[1][1:].decode("utf-8", "replace").lower()
 
 

@@ -121,9 +121,7 @@ class Session:
                 migrate(self._connection, version)
 
     def _back_up(self, target: Path) -> None:
-        raw = self._connection.connection.driver_connection
-        if raw is None:
-            raise LibraryDamaged(f"{self.path} is closed")
+        raw: Any = self._connection.connection.driver_connection
         os.close(private(str(target), os.O_CREAT | os.O_WRONLY))  # before SQLite makes it
         copy = sqlite3.connect(target)
         try:
