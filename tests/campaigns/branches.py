@@ -4,8 +4,9 @@
 
 A finding is a line or a branch that no test takes and that is not excused where it stands
 (`# pragma: no cover - REASON`) or in `[tool.coverage.report]` of pyproject.toml. Decoding is
-done in place (stand_ins.py), and only tests of this process count. Beside the report it keeps
-which test goes through which line, and how long each takes: campaigns/mutants.py begins there.
+done in place (stand_ins.py); decoder processes that tests start themselves count too, as far as
+they end by themselves. Beside the report it keeps which test goes through which line, and how
+long each takes: campaigns/mutants.py begins there.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ ROOT = Path(__file__).resolve().parents[2]
 TRACE = ROOT / "build" / "branches.json"  # ignored by git
 
 SUBJECTS = (
-    "catalog", "ingest.py", "scan.py", "space.py", "vectors/matrix.py", "durable.py", "locking.py",
+    "catalog", "ingest.py", "decoding.py", "encoding.py", "scan.py", "space.py",
+    "vectors/matrix.py", "durable.py", "locking.py",
 )  # fmt: skip
 TESTS = (
     "catalog", "standing", "details", "keywords", "labels", "filters", "library", "repair",
     "backup", "upkeep", "described", "pieces", "superseded", "spaces", "walking", "sidecars",
-    "vectors", "query", "search", "duplicates", "hubness",
+    "vectors", "query", "search", "duplicates", "hubness", "place", "encoding", "candidates",
+    "decoding", "joint", "opening", "durable", "workers",
 )  # fmt: skip
+_CHILD = "a process of its own"  # in the place of a test's name
 NEED_PROCESSES = frozenset({"test_a_run_that_is_stopped_waits_for_no_long_sound"})
 
 
@@ -98,6 +102,7 @@ def measure(report: Report, shares: int) -> None:
         for share in range(shares):
             pids.append(os.fork())
             if pids[-1] == 0:
+                _measure_children(Path(folder), looked_at)
                 code = _run(coverage.Coverage(
                     data_file=f"{data}.{share}", branch=True, include=looked_at, config_file=config
                 ), TESTS[share::shares], Path(f"{folder}/{share}.json"))  # fmt: skip
@@ -119,6 +124,21 @@ def measure(report: Report, shares: int) -> None:
     TRACE.parent.mkdir(exist_ok=True)
     told = {str(Path(path).relative_to(ROOT)): found for path, found in lines.items()}
     TRACE.write_text(json.dumps({"lines": told, "seconds": seconds}))
+
+
+def _measure_children(folder: Path, looked_at: Sequence[str]) -> None:
+    """Have the processes that this one starts measured: each Python imports sitecustomize."""
+    config = folder / "children.ini"
+    files = "\n    ".join(looked_at)
+    config.write_text(
+        f"[run]\nbranch = True\nparallel = True\ncontext = {_CHILD}\n"
+        f"data_file = {folder / 'data'}\ninclude =\n    {files}\n"
+    )
+    custom = folder / "children"
+    custom.mkdir(exist_ok=True)
+    (custom / "sitecustomize.py").write_text("import coverage\n\ncoverage.process_startup()\n")
+    paths = [str(custom), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ |= {"COVERAGE_PROCESS_START": str(config), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _run(measured: coverage.Coverage, names: Sequence[str], seconds: Path) -> int:
@@ -143,11 +163,13 @@ def _count(measured: coverage.Coverage, report: Report, path: str) -> dict[int, 
     report.counts["excused lines"] += numbers.n_excluded
     for line in sorted(analysis.missing):
         report.found(f"{name}:{line}", "no test comes here")
+        print(f"{name}:{line} no test comes here")
     for line, arcs in sorted(analysis.missing_branch_arcs().items()):
         if line not in analysis.missing:
             report.found(f"{name}:{line}", f"never goes on at {sorted(arcs)}")
+            print(f"{name}:{line} never goes on at {sorted(arcs)}")
     contexts = measured.get_data().contexts_by_lineno(path)
-    return {line: sorted(filter(None, tests)) for line, tests in contexts.items()}
+    return {line: sorted({*tests} - {"", _CHILD}) for line, tests in contexts.items()}
 
 
 def main() -> int:

@@ -1,210 +1,51 @@
 """Small changes to the catalog, the ingest and the cache code: does a test notice each?
 
     PYTHONPATH=tests python -m campaigns.branches     # which test goes through which line
-    PYTHONPATH=tests python -m campaigns.mutants --size 500 --resume
+    PYTHONPATH=tests python -m campaigns.mutants --size 500
 
-A seeded sample of all mutants, as many of a file as it has a share of them. A mutant is one
-node of the syntax tree that is other: a comparison, an operator, a number, a truth value, a
-condition the other way round, a call or an assignment that does not happen, a result that is
-None. Texts, and so SQL that is written as text, are left as they are. Each is tried by the
-tests that go through its line, the shortest first, in a process of its own that is forked from
-one which has paid for the imports. A finding is one that no test notices.
+A seeded sample of all mutants (mutation.py says what one is), as many of a file as it has a share
+of them. Each is tried by the tests that go through its line, the shortest first, until one fails,
+in a process of its own. That is forked from one which has collected all tests; there the function
+with the change is given its new code. What runs when a file is imported is changed before that,
+in a process that has imported nothing of ours.
+
+What became of each mutant is kept in build/mutants.json: a run goes on from there, and tries
+again those that it is told to with --again. Of a mutant that no test notices survivors.toml says
+why that is right; a finding is one of which nothing is said there.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import copy
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
-import threading
+import tempfile
+import time
+import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
-from campaigns.branches import ROOT, TRACE, InPlacePools, subjects
+from campaigns.branches import TESTS, TRACE, InPlacePools, arguments, subjects
+from campaigns.mutation import ROOT, Mutant, Substitute, changed_function, mutants, put_into
 from campaigns.report import RESULTS, Report
+
+STATE = ROOT / "build" / "mutants.json"  # ignored by git
+REASONS = Path(__file__).with_name("survivors.toml")
 
 _CPU = 20.0  # seconds that the tests of a mutant may take in all: the shortest come first
 _ENDLESS = 60  # seconds of CPU after which a mutant hangs, and is noticed
 _STUCK = 900  # seconds after which one that waits for something is ended
+_NOTICED = ("killed", "endless")
 
-_SWAPS: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-    ast.And: ast.Or, ast.Or: ast.And, ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv,
-    ast.FloorDiv: ast.Mult, ast.Div: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
-    ast.LShift: ast.RShift, ast.Mod: ast.Mult,
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """The `number`-th change that a file allows."""
-
-    file: str  # below the root
-    number: int
-    line: int
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line} {self.what} (#{self.number})"
-
-
-def mutants(path: Path) -> list[Mutant]:
-    """All of a file."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    file = str(path.relative_to(ROOT))
-    return [Mutant(file, n, line, what) for n, (line, what, _) in enumerate(_changes(tree))]
-
-
-def mutated(mutant: Mutant) -> CodeType:
-    """The file with the change."""
-    path = ROOT / mutant.file
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    change = next(c for n, (_, _, c) in enumerate(_changes(tree)) if n == mutant.number)
-    change()
-    return compile(ast.fix_missing_locations(tree), str(path), "exec")
-
-
-def _changes(tree: ast.Module) -> Iterator[tuple[int, str, Callable[[], None]]]:
-    """(line, what, how to change the tree) of every mutant, in a fixed order."""
-    for node in _code(tree):
-        for field, value in ast.iter_fields(node):
-            for at, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                if isinstance(child, ast.AST):
-                    for what, other in _others(child):
-                        yield child_line(child, node), what, _put(node, field, at, other)
-
-
-def child_line(child: ast.AST, parent: ast.AST) -> int:
-    """Where a node stands; an operator stands where its expression does."""
-    return int(getattr(child, "lineno", 0) or getattr(parent, "lineno", 1))
-
-
-def _put(node: ast.AST, field: str, at: int | None, other: ast.AST) -> Callable[[], None]:
-    def change() -> None:
-        if at is None:
-            setattr(node, field, other)
-        else:
-            getattr(node, field)[at] = other
-
-    return change
-
-
-def _code(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node that does something: no annotations, nothing that only a type checker reads."""
-    pending = [tree]
-    while pending:
-        node = pending.pop()
-        yield node
-        for field, value in ast.iter_fields(node):
-            if field in ("annotation", "returns", "decorator_list", "type_params", "bases"):
-                continue
-            for child in value if isinstance(value, list) else [value]:
-                typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
-                if isinstance(child, ast.AST) and not typing and not _is_definition(child):
-                    pending.append(child)
-
-
-def _is_definition(node: ast.AST) -> bool:
-    """An import or a type alias: without it nothing runs at all."""
-    return isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr)
-
-
-def _others(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """What may stand in a node's place, and what that is called."""
-    kind = type(node)
-    if kind in _SWAPS:
-        yield f"{kind.__name__} → {_SWAPS[kind].__name__}", _SWAPS[kind]()
-    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield f"{node.value} → {not node.value}", ast.Constant(not node.value)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        yield f"{node.value} → {node.value + 1}", ast.Constant(node.value + 1)
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.Invert):
-        yield f"{type(node.op).__name__} dropped", node.operand
-    elif isinstance(node, ast.If | ast.While | ast.IfExp):
-        other = copy.copy(node)
-        other.test = ast.UnaryOp(ast.Not(), node.test)
-        yield f"{kind.__name__} the other way", other
-    elif isinstance(node, ast.Return) and not _is_none(node.value):
-        yield "returns None", ast.Return(ast.Constant(None))
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        yield "call dropped", ast.Pass()
-    elif isinstance(node, ast.AugAssign | ast.Raise | ast.Delete):
-        yield f"{kind.__name__} dropped", ast.Pass()
-    elif isinstance(node, ast.Continue):
-        yield "Continue → Break", ast.Break()
-    elif isinstance(node, ast.Break):
-        yield "Break → Continue", ast.Continue()
-
-
-def _is_none(node: ast.AST | None) -> bool:
-    return node is None or (isinstance(node, ast.Constant) and node.value is None)
-
-
-# -- trying one --------------------------------------------------------------------------
-
-
-class Substitute(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports a mutant in the place of its file."""
-
-    def __init__(self, mutant: Mutant) -> None:
-        self._name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        self._path = str(ROOT / mutant.file)
-        self._code = mutated(mutant)
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """See MetaPathFinder."""
-        if name != self._name:
-            return None
-        package = [str(Path(self._path).parent)] if self._path.endswith("__init__.py") else None
-        return importlib.util.spec_from_file_location(
-            name, self._path, loader=self, submodule_search_locations=package
-        )
-
-    def exec_module(self, module: ModuleType) -> None:
-        """See Loader."""
-        exec(self._code, module.__dict__)
-
-
-def attempt(mutant: Mutant | None, tests: list[str]) -> str:
-    """killed, survived, endless (more CPU than is allowed), or stuck: nothing can be said."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setsid()
-            null = os.open(os.devnull, os.O_RDWR)
-            for number in (0, 1, 2):
-                os.dup2(null, number)
-            resource.setrlimit(resource.RLIMIT_CPU, (_ENDLESS, _ENDLESS + 5))
-            if mutant:
-                sys.meta_path.insert(0, Substitute(mutant))
-            options = ["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
-            os._exit(int(pytest.main([*options, *tests], plugins=[InPlacePools()])))
-        except BaseException:  # a mutant that cannot even be imported
-            os._exit(1)
-    watch = threading.Timer(_STUCK, lambda: os.killpg(child, signal.SIGKILL))
-    watch.start()
-    _, status = os.waitpid(child, 0)
-    watch.cancel()
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        return "endless" if code == -signal.SIGXCPU else "stuck"
-    return "survived" if code == 0 else "killed"
+Fates = dict[str, str]
 
 
 class Trace:
@@ -217,41 +58,166 @@ class Trace:
 
     def tests(self, mutant: Mutant) -> list[str]:
         """The shortest of a line's tests, in that order; of what runs at import some of all."""
-        found = set(self._lines[mutant.file].get(str(mutant.line), []))
+        lines = self._lines[mutant.file]
+        found = set(lines.get(str(mutant.line), []))
         if not found:
-            found = {test for tests in self._lines[mutant.file].values() for test in tests}
+            found = {test for tests in lines.values() for test in tests}
         chosen, spent = [], 0.0
-        for test in sorted(found, key=lambda test: self._seconds.get(test, 0)):
+        for test in sorted(found, key=lambda test: (self._seconds.get(test, 0), test)):
             spent += self._seconds.get(test, 0)
             if chosen and spent > _CPU:
                 break
-            chosen.append(str(ROOT / test))
+            chosen.append(test)
         return chosen
 
 
-def warm() -> None:
+class Attempts:
+    """Mutants in processes of their own, some at a time."""
+
+    def __init__(self, processes: int, tell: Callable[[Mutant, str], None]) -> None:
+        self._processes, self._tell = processes, tell
+        self._running: dict[int, tuple[Mutant, float, str]] = {}
+
+    def begin(self, mutant: Mutant) -> bool:
+        """Fork; True in the child, when there is room for one more."""
+        while len(self._running) >= self._processes:
+            self._wait()
+        folder = tempfile.mkdtemp(prefix="mmsearch-mutant-")
+        child = os.fork()
+        if child:
+            self._running[child] = mutant, time.monotonic(), folder
+            return False
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        resource.setrlimit(resource.RLIMIT_CPU, (_ENDLESS, _ENDLESS + 5))
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = tempfile.tempdir = folder
+        return True
+
+    def end(self) -> None:
+        """Wait for all of them."""
+        while self._running:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Until one of them has ended."""
+        while True:
+            for child, (mutant, began, folder) in self._running.items():
+                ended, status = os.waitpid(child, os.WNOHANG)
+                if ended:
+                    del self._running[child]
+                    shutil.rmtree(folder, ignore_errors=True)
+                    self._tell(mutant, _fate(os.waitstatus_to_exitcode(status)))
+                    return
+                if time.monotonic() - began > _STUCK:
+                    os.killpg(child, signal.SIGKILL)
+            time.sleep(0.02)
+
+
+def _fate(code: int) -> str:
+    """killed, survived, endless (more CPU than is allowed), or stuck: nothing can be said."""
+    if code < 0:
+        return "endless" if code == -signal.SIGXCPU else "stuck"
+    return "survived" if code == 0 else "killed"
+
+
+class InCollectedTests(InPlacePools):
+    """A pytest plugin: instead of the tests, each mutant with those that go through its line."""
+
+    def __init__(self, mutants: Sequence[Mutant], attempts: Attempts, trace: Trace) -> None:
+        self._mutants, self._attempts, self._trace = mutants, attempts, trace
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """In a child: go on with the tests of its mutant. Here: until all have had their turn."""
+        there = {item.nodeid: item for item in session.items}
+        for mutant in self._mutants:
+            if self._attempts.begin(mutant):
+                before, after = changed_function(mutant) or (None, None)
+                if before is None or after is None or not put_into(before, after):
+                    os._exit(1)
+                chosen = self._trace.tests(mutant)
+                session.items[:] = [there[test] for test in chosen if test in there]
+                return None
+        self._attempts.end()
+        return True
+
+
+def in_collected_tests(mutants: Sequence[Mutant], attempts: Attempts, trace: Trace) -> None:
+    """Try those whose change is in a function."""
+    plugin, here = InCollectedTests(mutants, attempts, trace), os.getpid()
+    code = pytest.main(
+        ["-x", "-s", "-p", "no:xdist", f"--rootdir={ROOT}", *arguments(TESTS)], plugins=[plugin]
+    )
+    if os.getpid() != here:
+        os._exit(int(code))
+
+
+def at_import(mutants: Sequence[Mutant], attempts: Attempts, trace: Trace) -> None:
+    """Try those whose change runs when its file is imported."""
+    _warm()
+    for mutant in mutants:
+        if attempts.begin(mutant):
+            try:
+                sys.meta_path.insert(0, Substitute(mutant))
+                chosen = [str(ROOT / test) for test in trace.tests(mutant)]
+                options = ["-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
+                os._exit(int(pytest.main([*options, *chosen], plugins=[InPlacePools()])))
+            except BaseException:  # a mutant that cannot even be imported
+                os._exit(1)
+    attempts.end()
+
+
+def _warm() -> None:
     """Import what every test needs, and nothing of ours that a mutant may stand for."""
     import hypothesis
     import numpy
-    import onnxruntime
     import PIL.Image
     import portalocker
     import soundfile
     import sqlalchemy.dialects.sqlite
 
-    assert all((hypothesis, numpy, onnxruntime, PIL, portalocker, soundfile, sqlalchemy))
-    ours = [name for name in sys.modules if name == "mmsearch" or name.startswith("mmsearch.")]
-    for name in ours:  # campaigns.report has imported the package itself
-        del sys.modules[name]
-    for name in [name for name in sys.modules if name.startswith("campaigns.stand_ins")]:
-        del sys.modules[name]
+    assert all((hypothesis, numpy, PIL, portalocker, soundfile, sqlalchemy))
+    for name in list(sys.modules):  # campaigns.report has imported the package itself
+        if name == "mmsearch" or name.startswith(("mmsearch.", "campaigns.stand_ins")):
+            del sys.modules[name]
 
 
-def sample(size: int, seed: int) -> tuple[list[Mutant], Counter[str]]:
-    """A seeded sample, and how many there are of each file."""
+def sample(size: int, seed: int) -> tuple[list[Mutant], int]:
+    """A seeded sample of all mutants, and how many there are."""
     everything = [mutant for path in subjects() for mutant in mutants(path)]
-    chosen = random.Random(seed).sample(everything, min(size, len(everything)))
-    return chosen, Counter(mutant.file for mutant in everything)
+    return random.Random(seed).sample(everything, min(size, len(everything))), len(everything)
+
+
+def key(mutant: Mutant) -> str:
+    """What a mutant is known by from run to run, while its line stays as it is."""
+    return f"{mutant.file} #{mutant.number} {mutant.what}: {mutant.text}"
+
+
+def reasons() -> dict[tuple[str, str, str], str]:
+    """Why no test needs to notice a mutant: by file, line and what is changed."""
+    told = tomllib.loads(REASONS.read_text(encoding="utf-8"))["survivor"]
+    return {(one["file"], one["line"], what): one["reason"] for one in told for what in one["what"]}
+
+
+def summed(report: Report, chosen: Sequence[Mutant], fates: Fates) -> None:
+    """Put what is known of the sample into the report."""
+    why, survivors = reasons(), []
+    report.counts, report.findings = Counter(), []
+    judged = [mutant for mutant in chosen if key(mutant) in fates]
+    for mutant in judged:
+        fate = fates[key(mutant)]
+        report.count(fate)
+        if fate == "survived":
+            reason = why.get((mutant.file, mutant.text, mutant.what), "")
+            survivors.append({"mutant": str(mutant), "line": mutant.text, "reason": reason})
+            if not reason:
+                report.found(str(mutant), mutant.text)
+    noticed = sum(report.counts[fate] for fate in _NOTICED)
+    known = max(len(judged) - report.counts["stuck"], 1)
+    report.fact(percent=round(100 * noticed / known, 2), survivors=survivors)
+    report.step(len(judged))
 
 
 def main() -> int:
@@ -261,34 +227,32 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, default=RESULTS / "mutants.json")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--again", choices=["survived", "stuck"], help="try these once more")
     given = parser.parse_args()
-    report = Report("mutants", given.seed, given.report, resume=given.resume)
     chosen, all_of_them = sample(given.size, given.seed)
-    report.fact(mutants=sum(all_of_them.values()), asked=len(chosen))
-    trace = Trace()
-    warm()
-    left = chosen[report.done :]
+    before: dict[str, Any] = json.loads(STATE.read_text()) if STATE.exists() else {}
+    fates: Fates = before.get("fates", {})
+    report = Report("mutants", given.seed, given.report, mutants=all_of_them, sample=len(chosen))
+    report.cpu_before = before.get("cpu_seconds", 0.0)
+
+    def tell(mutant: Mutant, fate: str) -> None:
+        fates[key(mutant)] = fate
+        print(f"{fate}: {mutant}  {mutant.text}", flush=True)
+        told = {"fates": fates, "cpu_seconds": report.cpu_seconds}
+        STATE.with_suffix(".new").write_text(json.dumps(told, indent=1))
+        STATE.with_suffix(".new").replace(STATE)
+
+    left = [m for m in chosen if fates.get(key(m)) in (None, given.again)]
+    trace, attempts = Trace(), Attempts(given.processes, tell)
+    inside = {mutant: changed_function(mutant) is not None for mutant in left}
     try:
-        with ThreadPoolExecutor(given.processes) as pool:
-            fates = pool.map(lambda mutant: attempt(mutant, trace.tests(mutant)), left)
-            for mutant, fate in zip(left, fates, strict=True):
-                report.count("tried", fate)
-                if fate == "survived":
-                    report.found(str(mutant), _line(mutant))
-                report.step(report.done + 1)
+        at_import([mutant for mutant in left if not inside[mutant]], attempts, trace)
+        in_collected_tests([mutant for mutant in left if inside[mutant]], attempts, trace)
     except KeyboardInterrupt:
-        print("stopped; --resume goes on", file=sys.stderr)
-    finally:
-        noticed = report.counts["killed"] + report.counts["endless"]
-        judged = max(report.counts["tried"] - report.counts["stuck"], 1)
-        report.fact(percent=round(100 * noticed / judged, 2))
-        report.write()
+        print("stopped; the same command goes on", file=sys.stderr)
+    summed(report, chosen, fates)
+    report.write()
     return 1 if report.findings else 0
-
-
-def _line(mutant: Mutant) -> str:
-    return (ROOT / mutant.file).read_text(encoding="utf-8").splitlines()[mutant.line - 1]
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Report:
         self.findings: list[dict[str, str]] = []
         self.done = 0
         self._facts = {"campaign": name, "seed": seed} | facts
-        self._cpu = 0.0
+        self.cpu_before = 0.0  # seconds of runs that this one goes on from
         self._began = _cpu_seconds()
         self._written = time.monotonic()
         if resume and path and path.exists():
@@ -45,7 +45,7 @@ class Report:
             if (before["campaign"], before["seed"]) == (name, seed):
                 self.counts.update(before["counts"])
                 self.findings = before["findings"]
-                self.done, self._cpu = before["size"], before["cpu_seconds"]
+                self.done, self.cpu_before = before["size"], before["cpu_seconds"]
 
     def fact(self, **facts: Any) -> None:
         """Note what is neither a count nor a finding."""
@@ -67,13 +67,18 @@ class Report:
         if time.monotonic() - self._written > _EVERY:
             self.write()
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Of this run, its children and the runs before it."""
+        return self.cpu_before + _cpu_seconds() - self._began
+
     def as_dict(self) -> dict[str, Any]:
         """The whole of it."""
         return self._facts | {
             "size": self.done,
             "findings": self.findings,
             "counts": {name: self.counts[name] for name in sorted(self.counts)},
-            "cpu_seconds": round(self._cpu + _cpu_seconds() - self._began, 1),
+            "cpu_seconds": round(self.cpu_seconds, 1),
             "machine": machine(),
             "date": date.today().isoformat(),
             "commit": commit(),

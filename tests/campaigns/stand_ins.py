@@ -19,6 +19,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory, mkdtemp
 from typing import Any
@@ -96,7 +97,9 @@ class InPlace:
     def submit(self, job: Job) -> None:
         """See DecoderPool."""
         frames = io.BytesIO()
-        reading = decoding._Reading(job.path, self._wants, self._limits, frames)
+        audio = self._wants.audio and decoding._cut(self._wants.audio, job.window)
+        wants = replace(self._wants, audio=audio)
+        reading = decoding._Reading(job.path, wants, self._limits, frames)
         answer = reading.answer(job.decode)
         frames.seek(0)
         number = 0
