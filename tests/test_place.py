@@ -388,7 +388,7 @@ def test_row_26_copies_made_while_it_is_written(three, tmp_path):
                 with suppress(LibraryDamaged):
                     assert len(copy.query("red", all=True)) == 3
                 continue
-            assert [hit.path.name for hit in copy.query("red", all=True)][0] == "red.png"
+            assert next(hit.path.name for hit in copy.query("red", all=True)) == "red.png"
         sound += 1
         one, other = pair(tmp_path / str(number))
         assert one == other
