@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmsearch.encoders import Encoder, open_encoder
+from mmsearch.encoders.batches import Batches
 from mmsearch.errors import LoadError, ModelError, UsageError, chosen
 from mmsearch.files import display, opened, read_regular, well_formed
 from mmsearch.language import Term
@@ -20,7 +22,7 @@ from mmsearch.settings import Settings
 if TYPE_CHECKING:
     from mmsearch.records import Pixels, Vectors
 
-_AT_ONCE = 64  # pictures or windows of sound in memory at a time
+_AT_ONCE = 64  # pictures or windows of sound in memory at a time, more where a GPU takes more
 _TEXTS_AT_ONCE = 256  # the more, the better they sort into calls of equal length
 
 
@@ -132,9 +134,9 @@ def _encoded(inputs: Iterable[Any], kind: Modality, encoder: Encoder) -> Vectors
         for number, item in enumerate(inputs)
         for part in _parts(item, kind, encoder)
     )
-    many = _TEXTS_AT_ONCE if kind is Modality.TEXT else _AT_ONCE
-    while batch := list(islice(parts, many)):
-        rows = encoder.encode(kind, [part for _, _, part in batch])
+    batches = Batches(encoder, first=_TEXTS_AT_ONCE if kind is Modality.TEXT else _AT_ONCE)
+    while batch := list(islice(parts, batches.size(kind))):
+        rows = batches.encode(kind, [part for _, _, part in batch])
         for (number, item, _), row in zip(batch, rows, strict=True):
             if number == len(sums):
                 sums.append(row)
@@ -145,6 +147,8 @@ def _encoded(inputs: Iterable[Any], kind: Modality, encoder: Encoder) -> Vectors
         if not length > 1e-6:
             raise _named(item, LoadError(Reason.NONFINITE, "its parts cancel each other out"))
         sums[number] = sums[number] / length
+    for note in batches.notes:  # that the GPU was given up
+        warnings.warn(note, RuntimeWarning, stacklevel=3)
     return np.stack(sums) if sums else encoder.encode(kind, [])
 
 

@@ -25,7 +25,7 @@ from mmsearch.hits import Hits
 from mmsearch.language import Query, Term, checked, terms_of
 from mmsearch.ranking import reciprocal_rank_fusion
 from mmsearch.records import Hit, Modality
-from mmsearch.search import How, Search, batched, told
+from mmsearch.search import How, Search, batched, told, unrated
 
 if TYPE_CHECKING:
     from mmsearch.records import Vectors
@@ -83,7 +83,8 @@ class Joint:
             found = self._hits(asked)
         for query, parts, hits, (_, notes) in zip(queries, asked, found, plans, strict=True):
             rated = any(part.search.rates for part in parts)
-            yield told(query, _explained(parts, hits), self._how, rated, notes)
+            said = [*notes, *unrated([part.search for part in parts], hits, self._how)]
+            yield told(query, _explained(parts, hits), self._how, rated, said)
 
     # -- who is asked what -------------------------------------------------------------
 

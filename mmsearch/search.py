@@ -112,6 +112,18 @@ def told(query: Query, hits: list[Hit], how: How, rated: bool, notes: Sequence[s
     return Hits(arranged(hits, how.sort), said)
 
 
+def unrated(asked: Iterable[Search], hits: Sequence[Hit], how: How) -> list[str]:
+    """A line for a person where hits come in the order of scores that nobody calibrated."""
+    names = [s.space.encoder_name for s in asked if s.encoder is not None and not s.rates]
+    if not names or not hits or how.hybrid is Hybrid.ONLY:
+        return []
+    are, their = ("is", "its") if len(names) == 1 else ("are", "their")
+    return [
+        f"{' and '.join(names)} {are} not calibrated: {their} answers are ranked, not rated, and "
+        "the list ends with -k alone"
+    ]
+
+
 class Search:
     """One library's catalog and space, asked. Without an encoder only words are looked for."""
 
@@ -136,16 +148,8 @@ class Search:
                 found = self._hits(questions)
             for question, hits in zip(questions, found, strict=True):
                 why = self.explained(question, hits)
-                yield told(question.query, why, self._how, self.rates, self._unrated(hits))
-
-    def _unrated(self, hits: list[Hit]) -> list[str]:
-        """A line for a person where hits come in the order of scores that nobody calibrated."""
-        if self._encoder is None or self.rates or self._how.hybrid is Hybrid.ONLY or not hits:
-            return []
-        return [
-            f"{self._space.encoder_name} is not calibrated: its answers are ranked, not rated, "
-            "and the list ends with -k alone"
-        ]
+                notes = unrated([self], hits, self._how)
+                yield told(question.query, why, self._how, self.rates, notes)
 
     def _encoded(self, queries: Sequence[Query]) -> Iterator[list[Question]]:
         """The questions in batches; what is asked next is encoded meanwhile."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import FakeEncoder
 
+import mmsearch
 from mmsearch.encoders.batches import FIRST, Batches
 from mmsearch.errors import ModelError
 from mmsearch.records import Modality
@@ -133,3 +134,16 @@ def test_other_errors_are_nobody_elses():
 def test_nothing_is_no_batch():
     """No inputs give no rows, of the encoder's width."""
     assert encoded(OnGpu(), [])[0].shape == (0, 3)
+
+
+def test_row_58_embed_goes_on_on_the_cpu(monkeypatch):
+    """What a script asks for at once is grown, halved and moved as an index is, and says so."""
+    encoder = OnGpu(room=10)
+    monkeypatch.setattr("mmsearch.embedding.open_encoder", lambda name, precision: encoder)
+    np.testing.assert_array_equal(mmsearch.embed(TEXTS, modality="text", model="gpu"), EXPECTED)
+    assert (encoder.calls[:6], encoder.device) == ([256, 128, 64, 32, 16, 8], "cuda:0")
+    encoder.fails = AcceleratorError("CUDA error: unspecified launch failure")
+    with pytest.warns(RuntimeWarning, match="gpu goes on on the CPU: CUDA error"):
+        rows = mmsearch.embed(TEXTS, modality="text", model="gpu")
+    np.testing.assert_array_equal(rows, EXPECTED)
+    assert encoder.device == "cpu"

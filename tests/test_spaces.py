@@ -394,8 +394,12 @@ def test_a_picture_reaches_sounds_by_words(library, files):
     library.index()
     hits = library.query(mmsearch.image(files / "red.png"), 50)
     assert hits[0].path.name == "red.png"
-    [note] = hits.notes
+    note, unrated = hits.notes
     assert note.startswith('sounds were looked for with hear by the words nearest to it: "red"; ')
+    assert unrated == (
+        "see and hear are not calibrated: their answers are ranked, not rated, and the list ends "
+        "with -k alone"
+    )
     heard = [hit for hit in hits if hit.modality is AUDIO]
     assert [hit.path.name for hit in heard] == ["low.wav", "high.wav"]
     assert {hit.space for hit in heard} == {"hear"}

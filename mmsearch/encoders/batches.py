@@ -25,7 +25,7 @@ _NO_DEVICE = frozenset({"AcceleratorError", "CudaError"})
 
 @dataclass(slots=True)
 class _Size:
-    now: int = FIRST
+    now: int
     rate: float = 0.0  # inputs a second with half as many at a time
     calls: int = 0  # with as many as now
     settled: bool = False
@@ -34,19 +34,20 @@ class _Size:
 class Batches:
     """An encoder that is given as many inputs at a time as serve it.
 
-    On a GPU (its attribute `device`, "cpu" where it has none, begins with another word) batches
-    double, up to `most`, until they are no faster, and are halved where memory runs out. Where
-    that happens with a single input, or the driver fails, `to_cpu` is called on the encoder, which
-    from there on computes the same on the CPU; `notes` say so. The first call of a size is not
-    timed: it is the one that allocates.
+    It begins with `first`. On a GPU (its attribute `device`, "cpu" where it has none, begins with
+    another word) batches double, up to `most`, until they are no faster, and are halved where
+    memory runs out. Where that happens with a single input, or the driver fails, `to_cpu` is called
+    on the encoder, which from there on computes the same on the CPU; `notes` say so. The first call
+    of a size is not timed: it is the one that allocates.
     """
 
     def __init__(
-        self, encoder: Encoder, most: int = 512, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
+        self, encoder: Encoder, most: int = 512, clock: Callable[[], float] = time.perf_counter,
+        first: int = FIRST,
+    ) -> None:  # fmt: skip
         self.encoder = encoder
         self.notes: list[str] = []
-        self._most, self._clock = most, clock
+        self._most, self._clock, self._first = most, clock, first
         self._sizes: dict[Modality, _Size] = {}
 
     def size(self, modality: Modality) -> int:
@@ -71,7 +72,7 @@ class Batches:
         return np.concatenate(rows) if len(rows) > 1 else rows[0]
 
     def _size(self, modality: Modality) -> _Size:
-        return self._sizes.setdefault(modality, _Size())
+        return self._sizes.setdefault(modality, _Size(self._first))
 
     def _on_cpu(self) -> bool:
         return str(getattr(self.encoder, "device", "cpu")).startswith("cpu")

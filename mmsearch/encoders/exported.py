@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PICTURES = 4  # a call of the graph
 _TEXTS = 16
+_FEW = 16  # texts: what a command asks, not what a library that stays open or is made reads
 _MANY = 8  # from so many pictures at a time on it pays to compile a faster graph
 
 
@@ -55,7 +56,11 @@ class Exported:
         self.image_input = ImageInput(**image, exact=exact) if image else ImageInput(1)
         self.audio_input = AudioInput(**card["audio"]) if "audio" in card else None
         self._texts = TextTower(
-            folder, **card["text"], together=_TEXTS, repaired=card.get("repaired", False)
+            folder,
+            **card["text"],
+            together=_TEXTS,
+            repaired=card.get("repaired", False),
+            few=_FEW,
         )
 
     def encode(self, modality: Modality, batch: Sequence[Any]) -> Vectors:

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 
 class Graph:
-    """An ONNX graph with one output. Loaded on first use, then kept; threads may share it."""
+    """An ONNX graph with one output. Loaded on first use, then kept; threads may share it.
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        self.path = path
-        self.threads = threads
+    One that is not `prepared` keeps its weights where they are mapped, and is not rewritten: it is
+    there at once, and takes two or three times as long for a call.
+    """
+
+    def __init__(self, path: Path, threads: int = 0, *, prepared: bool = True) -> None:
+        self.path, self.threads, self.prepared = path, threads, prepared
         self._guard = threading.Lock()
 
     def __call__(self, **inputs: Any) -> Any:
@@ -43,6 +46,9 @@ class Graph:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # without VNNI, products of unsigned and signed bytes would overflow on x64, silently
         options.add_session_config_entry("session.x64quantprecision", "1")
+        if not self.prepared:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             return onnxruntime.InferenceSession(
                 self.path, options, providers=["CPUExecutionProvider"]

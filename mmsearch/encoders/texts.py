@@ -27,16 +27,21 @@ class TextTower:
     tower reads, with the marks of begin and end around it: the row of a text that fits is that of
     the first window, as the model's own pipeline, which cuts, has it. `together` texts are read in
     one call. `repaired` texts are first cleaned as open_clip does, wrongly decoded ones put right.
+    The first `few` texts of a process are read by the graph as it lies on the disk: rearranging
+    the weights of a large one takes longer than a query does.
     """
 
     def __init__(
-        self, folder: Path, max_tokens: int, pad_id: int, *, together: int, repaired: bool = False
-    ) -> None:
+        self, folder: Path, max_tokens: int, pad_id: int, *, together: int, repaired: bool = False,
+        few: int = 0,
+    ) -> None:  # fmt: skip
+        self._left = few
         self._folder, self._max_tokens, self._pad_id = folder, max_tokens, pad_id
         self._together, self._repaired = together, repaired
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """(n, dim) unit rows of at least one text."""
+        self._left -= len(texts)
         # as long as one another: a call takes as long as its longest text, times their number
         order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
         parts = [order[s : s + self._together] for s in range(0, len(order), self._together)]
@@ -48,6 +53,10 @@ class TextTower:
     @functools.cached_property
     def _graph(self) -> Graph:
         return Graph(self._folder / "text.onnx", threads=1)  # calls are shared out, not layers
+
+    @functools.cached_property
+    def _graph_as_it_is(self) -> Graph:
+        return Graph(self._folder / "text.onnx", threads=1, prepared=False)
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
@@ -71,7 +80,8 @@ class TextTower:
         for line, (_, part) in enumerate(windows):
             said = sum(part.attention_mask)
             ids[line, :said], mask[line, :said] = part.ids[:said], 1
-        rows = np.asarray(self._graph(ids=ids, mask=mask), np.float32)  # (windows, dim)
+        graph = self._graph if self._left < 0 else self._graph_as_it_is
+        rows = np.asarray(graph(ids=ids, mask=mask), np.float32)  # (windows, dim)
         if len(windows) == len(whole):
             return rows
         sums = np.zeros((len(whole), rows.shape[1]), np.float32)

@@ -19,6 +19,7 @@ import soundfile  # noqa: E402
 
 import mmsearch  # noqa: E402
 from mmsearch.encoders import cache, open_encoder, runtime  # noqa: E402
+from mmsearch.encoders.exported import Exported  # noqa: E402
 from mmsearch.encoders.texts import repaired  # noqa: E402
 from mmsearch.records import ImageInput, Modality  # noqa: E402
 
@@ -147,6 +148,18 @@ def test_a_causal_tower_stops_where_the_longest_text_does(model, theirs, monkeyp
     graph = (open_encoder(name).folder / "text.onnx").read_bytes()
     # a tower that sees padding pads inside of its graph
     assert (b"Pad" in graph) == (architecture != "small-CLIP")
+
+
+def test_the_first_texts_are_read_by_a_graph_that_is_there_at_once(model):
+    """It is not prepared for many; their rows are those of the prepared one, which comes after."""
+    encoder = Exported(model[0], open_encoder(model[0]).folder)
+    many = [*TEXTS] * 5
+    first = encoder.encode(Modality.TEXT, TEXTS)
+    assert not encoder._texts._graph_as_it_is.prepared
+    assert "_graph" not in encoder._texts.__dict__
+    rows = encoder.encode(Modality.TEXT, many)
+    assert encoder._texts._graph.prepared and "_graph" in encoder._texts.__dict__
+    np.testing.assert_allclose(rows[: len(TEXTS)], first, atol=1e-5)
 
 
 def test_the_same_weights_are_exported_once(model, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from mmsearch.encoders.foreign.hub import line, sha256
 from mmsearch.encoders.foreign.modules import PictureRows, text_rows
-from mmsearch.encoders.foreign.tracing import Shapes, check_size, scripted, traced
+from mmsearch.encoders.foreign.tracing import Shapes, scripted, traced
 from mmsearch.encoders.runtime import Graph
 from mmsearch.errors import ModelError
 from mmsearch.records import Modality
@@ -147,9 +148,8 @@ def export(source: Source, name: str, folder: Path) -> None:
 
 def _export_tower(kind: Modality, tower: Tower, source: Source, folder: Path) -> float:
     """Write a tower's graph; the least cosine of its rows with torch's, at least LEAST."""
-    check_size(tower.module)
     least = 0.0
-    for exporter in (scripted, traced):
+    for exporter in (partial(scripted, folder), traced):
         try:
             with warnings.catch_warnings():  # of torch, about itself
                 warnings.simplefilter("ignore")

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from mmsearch.errors import ModelError
-
 OPSET = 20
-LARGEST = 2**31 - 1  # bytes that an ONNX file can have
 Shapes = dict[int, object]  # axis to torch.export.Dim
-
-
-def check_size(module: nn.Module) -> None:
-    """Raise ModelError for weights too large for one file."""
-    weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    if weights > LARGEST:
-        raise ModelError(
-            f"the tower has {weights / 1e9:.1f} GB of weights, and a graph holds 2.1 GB"
-        )
 
 
 def traced(
     module: nn.Module, inputs: Mapping[str, Tensor], shapes: tuple[Shapes, ...]
 ) -> onnx.ModelProto:
-    """A module's graph: `inputs` by name, with the axes that vary, to an output `embedding`.
-
-    Raises ModelError for weights too large for one file.
-    """
-    check_size(module)
+    """A module's graph: `inputs` by name, with the axes that vary, to an output `embedding`."""
     program = torch.onnx.export(
         module.eval(),
         tuple(inputs.values()),
@@ -48,28 +32,31 @@ def traced(
 
 
 def scripted(
-    module: nn.Module, inputs: Mapping[str, Tensor], shapes: tuple[Shapes, ...]
+    folder: Path, module: nn.Module, inputs: Mapping[str, Tensor], shapes: tuple[Shapes, ...]
 ) -> onnx.ModelProto:
     """The same by torch's older exporter: twenty times as fast, but it takes some sizes that it
-    sees for constants. Whoever calls compares the graph with the module on other sizes.
+    sees for constants. Whoever calls compares the graph with the module on other sizes. What it
+    writes goes through a folder in `folder`: one file holds 2.1 GB, and of a larger graph the
+    weights lie in files of their own.
     """
     axes = {
         name: {axis: f"{name}_{axis}" for axis in varying}
         for name, varying in zip(inputs, shapes, strict=True)
     }
-    written: Any = io.BytesIO()
-    torch.onnx.export(
-        module.eval(),
-        tuple(inputs.values()),
-        written,
-        input_names=list(inputs),
-        output_names=["embedding"],
-        dynamic_axes=axes | {"embedding": {0: "n"}},
-        opset_version=17,
-        dynamo=False,
-        verbose=False,
-    )
-    return onnx.load_from_string(written.getvalue())
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".tracing-") as place:
+        written = str(Path(place) / "graph.onnx")
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            written,
+            input_names=list(inputs),
+            output_names=["embedding"],
+            dynamic_axes=axes | {"embedding": {0: "n"}},
+            opset_version=17,
+            dynamo=False,
+            verbose=False,
+        )
+        return onnx.load(written)
 
 
 def _named(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from mmsearch.encoders.foreign.tracing import traced
+from mmsearch.errors import ModelError
 from mmsearch.training.export.graph import sign
 from mmsearch.training.foreign.parts import Pictures, Texts
+
+LARGEST = 2**31 - 1  # bytes that an ONNX file can have
 
 
 class _Bytes(nn.Module):
@@ -37,6 +40,11 @@ class _Ids(nn.Module):
 
 def traced_graph(tower: Pictures | Texts) -> onnx.ModelProto:
     """The graph of a tower. Raises ModelError for one too large for one file."""
+    weights = sum(p.numel() * p.element_size() for p in tower.parameters())
+    if weights > LARGEST:
+        raise ModelError(
+            f"the tower has {weights / 1e9:.1f} GB of weights, and a graph holds 2.1 GB"
+        )
     n = torch.export.Dim("n")
     if isinstance(tower, Pictures):
         pixels = torch.zeros(2, tower.size, tower.size, 3, dtype=torch.uint8)
