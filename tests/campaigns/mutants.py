@@ -35,7 +35,7 @@ from typing import Any
 import pytest
 from campaigns.branches import TESTS, TRACE, InPlacePools, arguments, subjects
 from campaigns.mutation import ROOT, Mutant, Substitute, changed_function, mutants, put_into
-from campaigns.report import RESULTS, Report
+from campaigns.report import RESULTS, Report, stoppable
 
 STATE = ROOT / "build" / "mutants.json"  # ignored by git
 REASONS = Path(__file__).with_name("survivors.toml")
@@ -99,6 +99,11 @@ class Attempts:
         """Wait for all of them."""
         while self._running:
             self._wait()
+
+    def stop(self) -> None:
+        """End those that still run; nothing is said of them."""
+        for child in self._running:
+            os.killpg(child, signal.SIGKILL)
 
     def _wait(self) -> None:
         """Until one of them has ended."""
@@ -226,7 +231,9 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, default=RESULTS / "mutants.json")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="0: report what is known"
+    )
     parser.add_argument("--again", choices=["survived", "stuck"], help="try these once more")
     given = parser.parse_args()
     chosen, all_of_them = sample(given.size, given.seed)
@@ -241,18 +248,28 @@ def main() -> int:
         told = {"fates": fates, "cpu_seconds": report.cpu_seconds}
         STATE.with_suffix(".new").write_text(json.dumps(told, indent=1))
         STATE.with_suffix(".new").replace(STATE)
+        summed(report, chosen, fates)
 
     left = [m for m in chosen if fates.get(key(m)) in (None, given.again)]
-    trace, attempts = Trace(), Attempts(given.processes, tell)
-    inside = {mutant: changed_function(mutant) is not None for mutant in left}
+    stoppable()
     try:
-        at_import([mutant for mutant in left if not inside[mutant]], attempts, trace)
-        in_collected_tests([mutant for mutant in left if inside[mutant]], attempts, trace)
+        if given.processes:
+            _try(left, Attempts(given.processes, tell))
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
     summed(report, chosen, fates)
     report.write()
     return 1 if report.findings else 0
+
+
+def _try(left: Sequence[Mutant], attempts: Attempts) -> None:
+    trace = Trace()
+    inside = {mutant: changed_function(mutant) is not None for mutant in left}
+    try:
+        at_import([mutant for mutant in left if not inside[mutant]], attempts, trace)
+        in_collected_tests([mutant for mutant in left if inside[mutant]], attempts, trace)
+    finally:
+        attempts.stop()
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def _changes(tree: ast.Module) -> Iterator[tuple[int, str, Callable[[], None]]]:
     for node in _code(tree):
         for field, value in ast.iter_fields(node):
             for at, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                if isinstance(child, ast.AST):
+                if isinstance(child, ast.AST) and not _is_left_alone(child):
                     for what, other in _others(child):
                         # an operator stands where its expression does
                         line = getattr(child, "lineno", 0) or getattr(node, "lineno", 1)
@@ -95,13 +95,14 @@ def _code(tree: ast.AST) -> Iterator[ast.AST]:
             if field in ("annotation", "returns", "decorator_list", "type_params", "bases"):
                 continue
             for child in value if isinstance(value, list) else [value]:
-                typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
-                if isinstance(child, ast.AST) and not typing and not _is_left_alone(child):
+                if isinstance(child, ast.AST) and not _is_left_alone(child):
                     pending.append(child)
 
 
 def _is_left_alone(node: ast.AST) -> bool:
-    """Without an import nothing runs at all, and a text is a text."""
+    """Without an import nothing runs at all, a text is a text, and some only type checkers read."""
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        return True
     return isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr)
 
 
