@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +25,7 @@ from mmsearch.groups import Group
 from mmsearch.ranking import highest
 from mmsearch.records import Kind
 from mmsearch.settings import Settings
-from mmsearch.vectors import Engine, Plan, build_index, choose, open_index
+from mmsearch.vectors import Engine, Plan, build_index, check_factory, choose, open_index
 from mmsearch.vectors.matrix import Matrix, hash_file
 
 if TYPE_CHECKING:
@@ -69,6 +69,17 @@ def wished(catalog: Catalog, settings: Settings | None = None) -> Wishes:
     given = {name: getattr(settings, name) for name in ("target_recall", "max_memory_mb", "faiss")}
     now = replace(kept, **{name: value for name, value in given.items() if value})
     return replace(now, faiss="") if now.faiss == "auto" else now
+
+
+def check(wishes: Wishes, dims: Iterable[int]) -> None:
+    """Raises UsageError for what FAISS cannot build of vectors of these dimensions."""
+    try:
+        for dim in dims if wishes.faiss and find_spec("faiss") else ():
+            check_factory(wishes.faiss, dim)
+    except ValueError as error:
+        raise UsageError(
+            f"{error} of {dim} dimensions; --faiss auto leaves the choice to mmsearch"
+        ) from error
 
 
 def remember(catalog: Catalog, wishes: Wishes) -> None:

@@ -52,6 +52,7 @@ class Indexing:
             for space, why in self._spaces.closed
         ]
         wishes = engines.wished(self._catalog, self._settings)  # refused before the work begins
+        engines.check(wishes, {one.space.dim for one in self._spaces.opened})
         yield from self._ingest.run(paths)
         if self.report.dry_run:
             return

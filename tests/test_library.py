@@ -1205,6 +1205,16 @@ def test_row_19_a_cache_with_shuffled_ids_and_a_right_hash(three, photos, monkey
         assert library.query("red", 3)[0].score == pytest.approx(1, abs=1e-3)
 
 
+def test_an_index_that_faiss_does_not_know_is_refused_at_once(tmp_path, photos, encoder):
+    """A mistake in --faiss costs no run: nothing is encoded."""
+    pytest.importorskip("faiss", reason="FAISS is not installed")
+    photos.paint("red.png", "red")
+    with mmsearch.open_library(tmp_path / "index", workers=1, faiss="IVQ12,Nonsense") as library:
+        with pytest.raises(UsageError, match="does not know an index 'IVQ12,Nonsense' of 3 dim"):
+            library.index(photos)
+        assert encoder.pictures == 0
+
+
 @pytest.mark.parametrize("field, value", [("rows", 2), ("last_id", 99), ("generation", 9)])
 def test_row_19_a_record_of_another_state_is_refused(three, field, value):
     """Row 19: rows, last id and generation of the header are those of the record."""

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from mmsearch.vectors.codes import IndexFile
 
 __all__ = [
-    "FAISS_FROM_ROWS", "Engine", "Plan", "VectorStore", "build_index", "choose", "gpu_available",
-    "open_index", "open_store",
+    "FAISS_FROM_ROWS", "Engine", "Plan", "VectorStore", "build_index", "check_factory", "choose",
+    "gpu_available", "open_index", "open_store",
 ]  # fmt: skip
 
 # Importing FAISS costs a tenth of a second of CPU time, which is what numpy needs to
@@ -121,6 +121,13 @@ def build_index(
     from mmsearch.vectors.building import build_index
 
     return build_index(path, matrix, plan, queries)
+
+
+def check_factory(factory: str, dim: int) -> None:
+    """Raises ValueError for a description that FAISS does not know; MissingExtra without FAISS."""
+    from mmsearch.vectors.building import described
+
+    described(factory, dim)
 
 
 def open_index(path: str, matrix: Matrix) -> IndexFile:

@@ -68,14 +68,8 @@ def build_index(
 def _trained(plan: Plan, rows: Vectors, sample: Vectors) -> Any:
     if plan.engine is Engine.PARTITIONED:
         return build_lists(sample, _blocks(rows), *lists_of(plan.factory))
-    try:
-        index = faiss.index_factory(rows.shape[1], plan.factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise ValueError(f"FAISS does not know an index {plan.factory!r}") from error
-    lists = faiss.try_extract_index_ivf(index)
-    if lists is not None:
-        lists.cp.niter = _ROUNDS
-        lists.cp.min_points_per_centroid = 1  # a warning of a library is nobody's news
+    index = described(plan.factory, rows.shape[1])
+    _hush(index)
     try:
         index.train(sample)
         for block in _blocks(rows):
@@ -83,6 +77,28 @@ def _trained(plan: Plan, rows: Vectors, sample: Vectors) -> Any:
     except RuntimeError as error:
         raise ValueError(f"FAISS cannot build {plan.factory!r} of {len(rows):,} rows") from error
     return index
+
+
+def described(factory: str, dim: int) -> Any:
+    """FAISS's index of this description, empty. Raises ValueError when it knows none."""
+    try:
+        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise ValueError(f"FAISS does not know an index {factory!r}") from error
+
+
+def _hush(index: Any) -> None:
+    """Few rows for many lists or codes are no news to a user, who is told what came of them."""
+    lists = faiss.try_extract_index_ivf(index)
+    if lists is not None:
+        lists.cp.niter = _ROUNDS
+        lists.cp.min_points_per_centroid = 1
+    inner: Any = index
+    while inner is not None:
+        inner = faiss.downcast_index(inner)
+        if hasattr(inner, "pq"):
+            inner.pq.cp.min_points_per_centroid = 1
+        inner = getattr(inner, "index", None) or getattr(inner, "base_index", None)
 
 
 def _settled(

@@ -90,7 +90,7 @@ def build_lists(sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: i
     quantizer = faiss.IndexFlatIP(dim)
     quantizer.add(centres)
     codes = faiss.IndexIVFPQ(quantizer, dim, lists, parts, 4, faiss.METRIC_INNER_PRODUCT)
-    codes.cp.min_points_per_centroid = 1
+    codes.pq.cp.min_points_per_centroid = 1
     codes.train(np.ascontiguousarray(sample[:: -(-len(sample) // _ANALYSED)] @ turn.T))
     for block in blocks:
         _, near = faiss.knn(block @ first, means.centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)
