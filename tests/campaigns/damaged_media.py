@@ -18,18 +18,16 @@ File n of a seed is always the same: `--only N --keep FOLDER` makes one again.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import resource
-import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from campaigns.report import RESULTS, Report, in_memory, stoppable
+from campaigns.report import Report, arguments, reported
 from hostile import encoded_sound, files_of_each_format, photo, tones
 
 from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants, _Worker
@@ -281,12 +279,8 @@ def _not_named(outcome: Outcome) -> str | None:
 
 def main() -> int:
     """Run it from a command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--size", type=int, default=200_000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser = arguments(__doc__, "damaged_media.json", 200_000)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--report", type=Path, default=RESULTS / "damaged_media.json")
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--only", type=int, metavar="N", help="make this file, and no more")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where to make it")
     given = parser.parse_args()
@@ -296,16 +290,8 @@ def main() -> int:
         path.write_bytes(data)
         print(f"{path}: {done}")
         return 0
-    stoppable()
-    folder = in_memory()
-    report = Report("damaged media", given.seed, given.report, resume=given.resume)
-    try:
+    with reported("damaged media", given) as (report, folder):
         campaign(given.size, given.seed, report, folder, given.workers)
-    except KeyboardInterrupt:
-        print("stopped; --resume goes on", file=sys.stderr)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        report.write()
     return 1 if report.findings else 0
 
 

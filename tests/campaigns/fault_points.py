@@ -20,7 +20,6 @@ the model. Batches, pictures and words differ from seed to seed, and so do the p
 
 from __future__ import annotations
 
-import argparse
 import copy
 import gc
 import random
@@ -34,7 +33,7 @@ from pathlib import Path
 from campaigns import oracle, stand_ins
 from campaigns.disk import Disk, Model, read_trace
 from campaigns.power_cuts import Promise, write
-from campaigns.report import RESULTS, Report, in_memory, stoppable
+from campaigns.report import Report, arguments, reported
 from campaigns.scenarios import INDEX, SCENARIOS, Place, Scenario
 from faults.campaign import Zygote, acknowledged, complaints
 from faults.harness import NEED_ROOM, SYNCS, WRITES, Change, Outcome, build
@@ -225,24 +224,12 @@ def shuffled(points: Iterator[tuple[str, int]], seed: int) -> list[tuple[str, in
 
 def main() -> int:
     """Run it from a command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--size", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser = arguments(__doc__, "fault_points.json", 10_000)
     parser.add_argument("--scenario", choices=SCENARIOS)
-    parser.add_argument("--report", type=Path, default=RESULTS / "fault_points.json")
-    parser.add_argument("--resume", action="store_true")
     given = parser.parse_args()
-    stoppable()
     stand_ins.install()
-    scratch = in_memory()
-    report = Report("fault points", given.seed, given.report, resume=given.resume)
-    try:
+    with reported("fault points", given) as (report, scratch):
         campaign(given.size, given.seed, report, scratch, given.scenario)
-    except KeyboardInterrupt:
-        print("stopped; --resume goes on", file=sys.stderr)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        report.write()
     return 1 if report.findings else 0
 
 

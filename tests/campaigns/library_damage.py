@@ -18,7 +18,6 @@ process, so that one is seen. Case n of a seed is always the same.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -29,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from campaigns import stand_ins
-from campaigns.report import RESULTS, Report, in_memory, stoppable
+from campaigns.report import Report, arguments, reported
 from PIL import Image
 
 import mmsearch
@@ -257,23 +256,10 @@ def _batch(
 
 def main() -> int:
     """Run it from a command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--size", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--report", type=Path, default=RESULTS / "library_damage.json")
-    parser.add_argument("--resume", action="store_true")
-    given = parser.parse_args()
-    stoppable()
+    given = arguments(__doc__, "library_damage.json", 100_000).parse_args()
     stand_ins.install()
-    scratch = in_memory()
-    report = Report("library damage", given.seed, given.report, resume=given.resume)
-    try:
+    with reported("library damage", given) as (report, scratch):
         campaign(given.size, given.seed, report, scratch)
-    except KeyboardInterrupt:
-        print("stopped; --resume goes on", file=sys.stderr)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        report.write()
     return 1 if report.findings else 0
 
 

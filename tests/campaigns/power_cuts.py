@@ -24,7 +24,6 @@ purpose (bugs.py), which must all be found.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import hashlib
 import os
@@ -41,7 +40,7 @@ from typing import Any
 import numpy as np
 from campaigns import bugs, oracle, stand_ins
 from campaigns.disk import Disk, Model, Op, State, read_trace
-from campaigns.report import RESULTS, Report, in_memory, stoppable
+from campaigns.report import Report, arguments, reported
 from campaigns.scenarios import SCENARIOS, Place, Scenario
 from faults.campaign import Zygote
 from faults.harness import SYNCS, Preload, build
@@ -431,26 +430,16 @@ class Campaign:
 
 def main() -> int:
     """Run it from a command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--size", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--report", type=Path, default=RESULTS / "power_cuts.json")
-    parser.add_argument("--resume", action="store_true")
-    given = parser.parse_args()
-    scratch = in_memory()
-    stoppable()
+    given = arguments(__doc__, "power_cuts.json", 1_000_000).parse_args()
     stand_ins.install()
-    report = Report("power cuts", given.seed, given.report, resume=given.resume)
-    campaign = Campaign(report, given.seed, scratch)
-    try:
-        report.fact(bugs={name: campaign.bug(name, 4000) for name in bugs.BUGS})
-        campaign.run(given.size)
-    except KeyboardInterrupt:
-        print("stopped; --resume goes on", file=sys.stderr)
-    finally:
-        campaign.close()
-        report.step(report.counts["states"])
-        report.write()
+    with reported("power cuts", given) as (report, scratch):
+        campaign = Campaign(report, given.seed, scratch)
+        try:
+            report.fact(bugs={name: campaign.bug(name, 4000) for name in bugs.BUGS})
+            campaign.run(given.size)
+        finally:
+            campaign.close()
+            report.step(report.counts["states"])
     missed = [name for name, one in report.as_dict()["bugs"].items() if not one["caught"]]
     return 1 if report.findings or missed else 0
 

@@ -25,7 +25,6 @@ has paid for the imports, and decode in place. stand_ins.py is in the place of t
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import random
@@ -42,7 +41,7 @@ from pathlib import Path
 
 from campaigns import asking, oracle, stand_ins
 from campaigns.asking import Answer, Phases
-from campaigns.report import RESULTS, Report, in_memory, stoppable
+from campaigns.report import Report, arguments, reported
 from campaigns.scenarios import INDEX, Place
 from campaigns.two_writers import SETTINGS
 from faults.campaign import ROOT, Zygote, acknowledged, complaints
@@ -350,26 +349,12 @@ def campaign(size: int, seed: int, report: Report, scratch: Path, readers: int =
 
 def main() -> int:
     """Run it from a command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--size", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser = arguments(__doc__, "random_kills.json", 2000)
     parser.add_argument("--readers", type=int, default=2)
-    parser.add_argument("--report", type=Path, default=RESULTS / "random_kills.json")
-    parser.add_argument("--resume", action="store_true")
     given = parser.parse_args()
     stand_ins.install()
-    stoppable()
-    scratch = in_memory()
-    report = Report(
-        "random kills", given.seed, given.report, resume=given.resume, readers=given.readers
-    )
-    try:
+    with reported("random kills", given, readers=given.readers) as (report, scratch):
         campaign(given.size, given.seed, report, scratch, given.readers)
-    except KeyboardInterrupt:
-        print("stopped; --resume goes on", file=sys.stderr)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        report.write()
     return 1 if report.findings else 0
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from tempfile import mkdtemp
@@ -95,6 +100,31 @@ class Report:
             new = self.path.with_suffix(".new")
             new.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
             new.replace(self.path)
+
+
+def arguments(about: str | None, file: str, size: int) -> argparse.ArgumentParser:
+    """What each campaign can be told; `about` is its module's text, `file` its report's name."""
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
+    parser.add_argument("--size", type=int, default=size)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--report", type=Path, default=RESULTS / file)
+    parser.add_argument("--resume", action="store_true", help="go on from what the report has")
+    return parser
+
+
+@contextmanager
+def reported(name: str, given: argparse.Namespace, **facts: Any) -> Iterator[tuple[Report, Path]]:
+    """A report that is written however the campaign ends, and a folder in memory meanwhile."""
+    stoppable()
+    scratch = in_memory()
+    report = Report(name, given.seed, given.report, resume=given.resume, **facts)
+    try:
+        yield report, scratch
+    except KeyboardInterrupt:
+        print("stopped; --resume goes on", file=sys.stderr)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        report.write()
 
 
 def in_memory() -> Path:
