@@ -18,9 +18,10 @@ open or one opened for the question (asking.py): an answer has each file once, a
 as it will be, with the right score, never one that had been replaced in an earlier answer; no error
 at all, but where the library is damaged before `repair`.
 
-Every tenth kill hits a program of its own with a worker process: the whole group of processes, or
-the program alone, whose worker has to end by itself. The others are forked from one process that
-has paid for the imports, and decode in place. stand_ins.py is in the place of the model.
+Every tenth kill hits a program of its own with a worker process, soon after it has the lock: the
+whole group of processes, or the program alone, whose worker has to end by itself. The others are
+forked from one process that has paid for the imports, and decode in place. stand_ins.py is in the
+place of the model.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ class Chain:
 
     def _killed(self, step: Step, seconds: float) -> Outcome:
         """A run that is killed, unless it has ended before."""
-        if self.kills % OWN:
+        if self.kills % OWN or step.name in ("backup", "check"):  # these do not take the lock
             return self._run(step, self.disk, self.random.uniform(0, 1.1) * seconds)
         return self._killed_alone(self._given(step, self.disk))
 
@@ -207,7 +208,7 @@ class Chain:
         return self.place.zygote.run(given, disk, "count", 0, kill_after=kill_after, **self._)
 
     def _killed_alone(self, given: list[str]) -> Outcome:
-        """The same of a program of its own, over its own length."""
+        """The same of a program of its own, by its own clock."""
         environment = os.environ | SETTINGS | self._ | {"MMSEARCH_WORKERS": "1"}
         environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
         out, err = self.scratch / "out", self.scratch / "err"
@@ -217,7 +218,7 @@ class Chain:
                 [sys.executable, "-c", PROGRAM, *given], env=environment, cwd=ROOT,
                 stdin=subprocess.DEVNULL, stdout=to, stderr=notes, start_new_session=True,
             )  # fmt: skip
-        # from the first line of its lock on, if it comes to that: before, nothing can go wrong
+        # until it has the lock it does nothing to the library
         while process.poll() is None and not _locked(self.place.index / "LOCK", process.pid):
             time.sleep(0.01)
         with suppress(subprocess.TimeoutExpired):

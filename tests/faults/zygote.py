@@ -2,12 +2,11 @@
 
 Started with the preloaded library, it reads a JSON line a run, forks, and in the child
 calls the entry point with that run's arguments, environment and faults, as
-`python -m mmsearch` would; the answer is a line with the exit status. A run may say after how
-many seconds it is to be killed. Nothing that reads
+`python -m mmsearch` would; the answer is a line with the exit status. Nothing that reads
 or writes a library, loads a model or starts a thread has happened before the fork.
 
 Its own arguments name functions, "module:function", to be called before the first run; a
-run may name some to be called in its child.
+run may name some to be called in its child, and after how many seconds to kill that.
 """
 
 from __future__ import annotations
