@@ -18,10 +18,10 @@ open or one opened for the question (asking.py): an answer has each file once, a
 as it will be, with the right score, never one that had been replaced in an earlier answer; no error
 at all, but where the library is damaged before `repair`.
 
-Every tenth kill hits a program of its own with a worker process, soon after it has the lock: the
-whole group of processes, or the program alone, whose worker has to end by itself. The others are
-forked from one process that has paid for the imports, and decode in place. stand_ins.py is in the
-place of the model.
+Every tenth run is a program of its own with a worker process, killed soon after it has the lock:
+the whole group of processes, or the program alone, whose worker has to end by itself. The others
+are forked from one process that has paid for the imports, and decode in place. stand_ins.py is in
+the place of the model.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Chain:
         assert self.place.run("backup", "{disk}/copy", "--index", "{index}").code == 0
         self.phases = Phases(self.disk)
         self.phases.begin(self._answer(self.disk))
-        self.kills = 0
+        self.kills = self._runs = 0
         self._scores: dict[bytes, float] = {}
 
     # -- what is done ------------------------------------------------------------------
@@ -199,7 +199,8 @@ class Chain:
 
     def _killed(self, step: Step, seconds: float) -> Outcome:
         """A run that is killed, unless it has ended before."""
-        if self.kills % OWN or step.name in ("backup", "check"):  # these do not take the lock
+        self._runs += 1
+        if self._runs % OWN or step.name in ("backup", "check"):  # these do not take the lock
             return self._run(step, self.disk, self.random.uniform(0, 1.1) * seconds)
         return self._killed_alone(self._given(step, self.disk))
 
@@ -227,8 +228,9 @@ class Chain:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL) if group else process.kill()
         code = process.wait()
-        self.report.count("programs killed, " + ("with their workers" if group else "alone"))
-        limit = time.monotonic() + 30
+        if code == -signal.SIGKILL:
+            self.report.count("programs killed " + ("with their workers" if group else "alone"))
+        limit = time.monotonic() + 120
         while _alive(process.pid):
             if time.monotonic() > limit:
                 os.killpg(process.pid, signal.SIGKILL)
