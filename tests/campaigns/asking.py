@@ -77,7 +77,7 @@ class Phases:
                 readers.append(
                     subprocess.Popen(
                         [*command, str(seed)], env=os.environ | SETTINGS | _HERE,
-                        text=True, stdout=subprocess.PIPE,
+                        text=True, stdout=subprocess.PIPE, start_new_session=True,
                     )
                 )  # fmt: skip
             for reader in readers:
@@ -87,12 +87,12 @@ class Phases:
             for reader in readers:
                 reader.terminate()
             told = [json.loads(reader.communicate(timeout=300)[0] or "{}") for reader in readers]
-        for one in told:
-            counts = one.get("counts", {})
-            counts.pop("findings", None)  # counted again below
-            report.counts.update(counts)
-            for what in one.get("findings", ["it said nothing"]):
-                report.found(f"{case}, a reader", what)
+            for one in told:
+                counts = one.get("counts", {})
+                counts.pop("findings", None)  # counted again below
+                report.counts.update(counts)
+                for what in one.get("findings", ["it said nothing"]):
+                    report.found(f"{case}, a reader", what)
 
 
 _HERE = {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).resolve().parents[1:3]))}
