@@ -187,6 +187,7 @@ def exported(work: Path) -> Path:
 
 def prepare(work: Path, data: Path) -> None:
     """Weights, their export, an int8 graph of it, a library, and what int8 does to recall."""
+    import onnx
     import torch
     from onnxruntime.quantization.shape_inference import quant_pre_process
     from safetensors.torch import save_file
@@ -201,8 +202,9 @@ def prepare(work: Path, data: Path) -> None:
         save_file({key: value.contiguous() for key, value in network.state_dict().items()}, weights)
     pictures = photographs(data, 32)
     if not (work / "image-int8.onnx").exists():
-        graph = exported(work) / "image.onnx"
-        quant_pre_process(graph, work / "ready.onnx", skip_symbolic_shape=True)
+        # in one file: what prepares it looks for the weights in a folder of its own
+        onnx.save(onnx.load(exported(work) / "image.onnx"), work / "whole.onnx")
+        quant_pre_process(work / "whole.onnx", work / "ready.onnx", skip_symbolic_shape=True)
         _quantised(work / "ready.onnx", work / "image-int8.onnx", pictures)
     if not (work / "library").exists():
         import mmsearch
