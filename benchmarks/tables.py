@@ -209,9 +209,8 @@ def peers_told(found: Found) -> str:
     return (
         f"The same {found['many']} photos of Flickr8k by turns, medians; in brackets how many "
         f"times the figure of this project with the same model, a random ViT-B/32 at 256 pixels "
-        f"in each one's own format; mmsearch encodes pictures in bfloat16 where OpenVINO is "
-        f"installed and the processor has it, the others in float32. `mmsearch` without a word is "
-        f"the built-in model, which is smaller. ({versions}; {where(found)}; `peers.py`)"
+        f"in each one's own format. `mmsearch` without a word is the built-in model, which is "
+        f"smaller. ({versions}; {where(found)}; `peers.py`)"
         + (f" {found['note']}." if "note" in found else "")
     )
 
