@@ -85,6 +85,8 @@ steps = st.lists(
 def test_any_history_answers_as_numpy_does(engine, tmp_path_factory, monkeypatch, steps, seed):
     """Rows alike by the dozen and cuts that are far too near: adds, removes, filters, restarts."""
     monkeypatch.setattr("mmsearch.vectors.staged._FINALISTS", 4)
+    monkeypatch.setattr("mmsearch.vectors.staged._BEYOND", 1)
+    monkeypatch.setattr("mmsearch.vectors.staged._CHOSEN", 0)
     monkeypatch.setattr("mmsearch.vectors.staged._COARSE", 2)
     monkeypatch.setattr("mmsearch.vectors.rounded.BLOCK", 64)
     folder = tmp_path_factory.mktemp("history")

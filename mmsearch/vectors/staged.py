@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
     Positions = NDArray[np.int64]
 
-_FINALISTS = 40  # rows that are scored exactly, at least; and four times k
-_COARSE = 25  # times as many that codes choose
+_FINALISTS = 40  # rows that are scored exactly, at least; and
+_BEYOND = 128  # beyond k so many, or three times k where that is less
+_CHOSEN = 680  # rows that codes choose, and
+_COARSE = 8  # more for each that is scored exactly
 _SPARE = 6  # finalists beyond k where recall is measured, not proved
 _WIDER = 8  # times the finalists when a cut was too near
 _SURE = 3.5  # standard deviations of a stage's error between the k-th answer and its cut
@@ -76,7 +78,9 @@ class StagedStore(FaissStore):
         scores = np.empty((len(queries), k), np.float32)
         places = np.empty((len(queries), k), np.int64)
         left = np.arange(len(queries))
-        finalists = max(_FINALISTS, 4 * k) if self._exactly_asked(keep) else k + _SPARE
+        finalists = k + _SPARE
+        if self._exactly_asked(keep):
+            finalists = max(_FINALISTS, k + min(3 * k, _BEYOND))
         while len(left):
             if finalists * 4 >= size:
                 scores[left], places[left] = super()._nearest(queries[left], rows, k, keep)
@@ -121,9 +125,9 @@ class StagedStore(FaissStore):
         size = len(self._base)
         share = 1.0 if keep is None else len(keep) / size
         if self.coarse:
-            wanted = max(finalists, round(self.coarse * max(1.0, k / K)))
+            wanted = max(finalists, self.coarse + _COARSE * max(0, k - K))
         else:
-            wanted = max(_COARSE * finalists, size // 400)
+            wanted = max(_CHOSEN + _COARSE * finalists, size // 400)
         with threads(len(queries)):
             told, places = self._first.search(queries, min(size, round(wanted / share)))
         gone = places < 0 if keep is None else (places < 0) | ~self._mask(keep)[places]
