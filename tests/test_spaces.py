@@ -423,7 +423,10 @@ def test_a_picture_and_a_sound_in_one_query(library, files):
     query = mmsearch.image(files / "blue.png") + mmsearch.audio(files / "low.wav")
     hits = library.query(query, 50)
     assert {hit.space for hit in hits if hit.score is not None} == {"see", "hear"}
-    assert len(hits.notes) == 2
+    words = '"red red green"; "blue green"'
+    assert hits.notes[0].endswith(f"with see by the words nearest to it: {words}")
+    assert ["with hear by the words" in hits.notes[1], "not rated" in hits.notes[2]] == [True] * 2
+    assert len(hits.notes) == 3
 
 
 def test_duplicates_and_reasons_with_several_spaces(library, files):
