@@ -198,26 +198,27 @@ def campaign(size: int, seed: int, report: Report, scratch: Path, only: str | No
     try:
         number = 0
         for turn in range(seed, seed + size):
-            for name in [only] if only else reversed(SCENARIOS):  # the longest are at the beginning
-                place = Place(scratch / "place", zygote, random.Random(f"{name} {turn}"))
-                bench = Bench(SCENARIOS[name], place, scratch)
-                for mode, at in shuffled(bench.points(), turn):
-                    number += 1
-                    if number <= report.done:
-                        continue
-                    for what in bench.trial(mode, at):
-                        report.found(f"{name}, seed {turn}, {mode} at change {at}", what)
-                    report.count(mode, name)
-                    report.step(number)
-                    if number >= size:
-                        return
+            benches = {}
+            for name in [only] if only else SCENARIOS:
+                place = Place(scratch / name, zygote, random.Random(f"{name} {turn}"))
+                benches[name] = Bench(SCENARIOS[name], place, scratch)
+            for name, mode, at in shuffled(benches, turn):
+                number += 1
+                if number <= report.done:
+                    continue
+                for what in benches[name].trial(mode, at):
+                    report.found(f"{name}, seed {turn}, {mode} at change {at}", what)
+                report.count(mode, name)
+                report.step(number)
+                if number >= size:
+                    return
     finally:
         zygote.close()
 
 
-def shuffled(points: Iterator[tuple[str, int]], seed: int) -> list[tuple[str, int]]:
-    """In another order, so that a run that is stopped has seen of everything."""
-    found = list(points)
+def shuffled(benches: dict[str, Bench], seed: int) -> list[tuple[str, str, int]]:
+    """All points in another order, so that a run that is stopped has seen of everything."""
+    found = [(name, *point) for name, bench in benches.items() for point in bench.points()]
     random.Random(seed).shuffle(found)
     return found
 
