@@ -1,4 +1,5 @@
-"""Images a second of a ViT-B/32 by runtime and precision, and what a cold query with it costs.
+"""Images a second of a ViT-B/32 by runtime and precision, what a cold query with it costs, and what
+each recommended model encodes a second.
 
     python benchmarks/encoders.py --work /tmp/encoders --prepare      # once: takes minutes
     python benchmarks/encoders.py --work /tmp/encoders --data ../shared/data/flickr8k
@@ -12,21 +13,27 @@ int8 keeps its recall is measured where there are real weights: on the built-in 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import machine, origin, run
+from measuring import machine, origin, run, timed
+
+from mmsearch.encoders.exported import Exported
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "encoders.json"
+RECOMMENDED = ROOT / "mmsearch" / "encoders" / "recommended.json"
 ARCHITECTURE, SIZE = "ViT-B-32", 224
 COUNT, ROUNDS, THREADS = 64, 3, 2
+FEW = 24  # pictures, or windows of sound, for a recommended model
 PACKAGES = ("onnxruntime", "openvino", "torch", "open_clip_torch", "numpy")
 Rows = Callable[[Any], Any]
 
@@ -47,6 +54,7 @@ def main() -> None:
     found |= origin(PACKAGES) | {"threads": THREADS, "pictures": COUNT, "size": SIZE}
     found["model"] = f"{ARCHITECTURE}, random weights"
     found["images"] = images(arguments.work, arguments.data)
+    found["rates"] = rates(arguments.work, arguments.data)
     found["int8_recall"] = json.loads((arguments.work / "int8_recall.json").read_text())
     found["cold_query"] = cold_query(arguments.work)
     found["bars"] = bars(found)
@@ -131,6 +139,40 @@ def _torch(work: Path) -> dict[str, Rows]:
     return {"torch_fp32": rows(whole), "torch_bf16": rows(small)}
 
 
+def rates(work: Path, data: Path) -> dict[str, Any]:
+    """Of each recommended model: pictures, or windows of sound, a second, as a library has them
+    encoded: sounds in float32 alone. None where the processor or the graph has no bfloat16.
+    """
+    return {model: _rate(stand_in(model, work), data) for model in recommended()}
+
+
+def _rate(encoder: Exported, data: Path) -> dict[str, Any]:
+    from mmsearch.encoders.openvino import in_bfloat16
+    from mmsearch.records import Modality
+
+    heard, size = encoder.audio_input, encoder.image_input.size
+    draw = np.random.default_rng(0)
+    given: list[Any] = (
+        list(draw.normal(0, 0.1, (FEW, int(heard.rate * heard.window))).astype(np.float32))
+        if heard
+        else list(photographs(data, FEW, size=size))
+    )
+    exact = partial(encoder.encode, Modality.AUDIO if heard else Modality.IMAGE)
+    calls = {
+        "float32": exact,
+        "bfloat16": None if heard else in_bfloat16(encoder.folder, size, exact),
+    }
+    for call in filter(None, calls.values()):
+        call(given[:8])  # warmed up
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            if call:
+                seconds[name].append(timed(partial(call, given)))
+    told = {name: round(FEW / min(took), 1) if took else None for name, took in seconds.items()}
+    return {"of": f"{heard.window:g} s of sound" if heard else f"{size} px", **told}
+
+
 def cold_query(work: Path) -> dict[str, Any]:
     """CPU seconds of whole `mmsearch query` processes on a library of the model; if torch is in."""
     command = [sys.executable, "-X", "importtime", "-m", "mmsearch", "query", "a", "dog", "--all"]
@@ -176,6 +218,87 @@ def name(work: Path) -> str:
     return f"{ARCHITECTURE}/{work / 'open_clip_model.safetensors'}"
 
 
+def recommended() -> list[str]:
+    """Names of the models that are recommended."""
+    return [row["name"] for row in json.loads(RECOMMENDED.read_text(encoding="utf-8"))]
+
+
+def stand_in(model: str, work: Path) -> Exported:
+    """A recommended model's tower for pictures or for sounds, of its own size but with random
+    weights, exported as its own would be; without its tower for texts.
+    """
+    folder = work / "recommended" / model.replace("/", "-")
+    if not (folder / "model.json").exists():
+        from mmsearch.encoders.foreign import exporting
+
+        folder.mkdir(parents=True, exist_ok=True)
+        exporting.export(_clap() if model.startswith("clap:") else _clip(model), model, folder)
+    return Exported(model, folder, "fp32")
+
+
+def _clip(model: str) -> Any:
+    """A model of open_clip; the table of words, which pictures do without, is a small one."""
+    import open_clip
+    import torch
+
+    from mmsearch.encoders.foreign.exporting import Tower
+    from mmsearch.encoders.foreign.modules import PictureRows
+    from mmsearch.encoders.foreign.open_clip import built
+    from mmsearch.records import Modality
+
+    config = open_clip.get_model_config(model.partition("/")[0])
+    config["text_cfg"]["vocab_size"] = 1000
+    size = config["vision_cfg"]["image_size"]
+    tower = Tower(
+        PictureRows(built(config).visual, [0.5] * 3, [0.5] * 3),
+        {"pixels": torch.zeros(2, size, size, 3, dtype=torch.uint8)},
+        ({0: torch.export.Dim("n")},),
+    )
+    picture = {"size": size, "fit": "crop", "resample": "bicubic", "fill": 0}
+    return _source(Modality.IMAGE, tower, {"dim": config["embed_dim"], "image": picture})
+
+
+def _clap() -> Any:
+    """CLAP as transformers has it by default, which is `htsat-unfused`."""
+    import torch
+    import transformers
+
+    from mmsearch.encoders.foreign.clap import SoundRows
+    from mmsearch.encoders.foreign.exporting import Tower
+    from mmsearch.records import Modality
+
+    config, heard = transformers.ClapConfig(), transformers.ClapFeatureExtractor()
+    frames = heard.nb_max_samples // heard.hop_length + 1
+    tower = Tower(
+        SoundRows(transformers.ClapModel(config).eval()),
+        {"features": torch.zeros(2, 1, frames, heard.feature_size)},
+        ({0: torch.export.Dim("n")},),
+    )
+    card = {
+        "dim": config.projection_dim,
+        "audio": {"rate": heard.sampling_rate, "window": float(heard.max_length_s)},
+        "spectrogram": {
+            "samples": heard.nb_max_samples, "frame": heard.fft_window_size,
+            "hop": heard.hop_length, "repeat": True,
+        },
+    }  # fmt: skip
+    bands = io.BytesIO()
+    np.save(bands, heard.mel_filters_slaney)
+    return _source(Modality.AUDIO, tower, card, {"bands.npy": bands.getvalue()})
+
+
+def _source(
+    kind: Any, tower: Any, card: dict[str, Any], files: dict[str, bytes] | None = None
+) -> Any:
+    """What is exported of it; no weights were read, and no texts will be."""
+    from tokenizers import Tokenizer, models
+
+    from mmsearch.encoders.foreign.exporting import Source
+
+    card |= {"kind": "stand-in", "text": {"max_tokens": 1, "pad_id": 0}}
+    return Source({kind: tower}, Tokenizer(models.BPE()), Path(__file__), {}, card, files or {})
+
+
 def exported(work: Path) -> Path:
     """The folder of its export."""
     from mmsearch.encoders import open_encoder
@@ -206,6 +329,8 @@ def prepare(work: Path, data: Path) -> None:
         onnx.save(onnx.load(exported(work) / "image.onnx"), work / "whole.onnx")
         quant_pre_process(work / "whole.onnx", work / "ready.onnx", skip_symbolic_shape=True)
         _quantised(work / "ready.onnx", work / "image-int8.onnx", pictures)
+    for model in recommended():
+        stand_in(model, work)
     if not (work / "library").exists():
         import mmsearch
 

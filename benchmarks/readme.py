@@ -64,7 +64,7 @@ def models() -> str:
     measured = _read("encoders.json") if (RESULTS / "encoders.json").exists() else None
     lines = [
         "| model | reads | million parameters | languages | licence "
-        "| COCO text→image R@1, published | images a second, float32 / bfloat16 |",
+        "| COCO text→image R@1, published | a second here, float32 / bfloat16 |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in json.loads(path.read_text(encoding="utf-8")):
@@ -78,11 +78,12 @@ def models() -> str:
 
 
 def _rates(name: str, measured: dict[str, Any] | None) -> str:
-    """Of a model of the architecture that was measured: images a second in both precisions."""
-    if not measured or not name.startswith(measured["model"].split(",")[0] + "/"):
+    """What a model of this size encodes a second in both precisions."""
+    if not measured or name not in measured["rates"]:
         return "-"
-    kinds = ("onnxruntime_fp32", "openvino_bf16")
-    return " / ".join(f"{measured['images'][kind]['images_per_second']:.0f}" for kind in kinds)
+    rate = measured["rates"][name]
+    told = [f"{rate[kind]:.1f}" for kind in ("float32", "bfloat16") if rate[kind]]
+    return f"{' / '.join(told)} ({rate['of']})"
 
 
 def _encoder_bars(measured: dict[str, Any]) -> list[str]:
