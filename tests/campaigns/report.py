@@ -44,6 +44,7 @@ class Report:
         self._facts = {"campaign": name, "seed": seed} | facts
         self.cpu_before = 0.0  # seconds of runs that this one goes on from
         self._began = _cpu_seconds()
+        self._writer = os.getpid()  # Ctrl-C stops those that it forks, too
         self._written = time.monotonic()
         if resume and path and path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -95,7 +96,7 @@ class Report:
     def write(self) -> None:
         """Put it into its file, whole or not at all."""
         self._written = time.monotonic()
-        if self.path is not None:
+        if self.path is not None and self._writer == os.getpid():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             new = self.path.with_suffix(".new")
             new.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
