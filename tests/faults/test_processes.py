@@ -82,8 +82,10 @@ def test_row_9_nobody_listens(campaign: Campaign, stream: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: writer}
+    # buffered, as for most users: what could not be written is tried again when Python ends
+    environment = os.environ | SETTINGS | {"PYTHONUNBUFFERED": ""}
     process = subprocess.Popen(
-        campaign.command(index), env=os.environ | SETTINGS, text=True, cwd=ROOT, **streams
+        campaign.command(index), env=environment, text=True, cwd=ROOT, **streams
     )
     os.close(writer)
     out, err = process.communicate(timeout=120)
