@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import venv
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +80,7 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-class Program:
+class Program(ABC):
     """One program with a state of its own, in a folder that may not exist yet.
 
     `cannot`: why indexing again cannot pass over what has not changed; None where it can.
@@ -102,17 +103,17 @@ class Program:
         """What must be there before the first run."""
         self.place.mkdir(parents=True)
 
+    @abstractmethod
     def index(self, photos: Path) -> list[Command]:
         """Bring the index up to date with a folder, by commands that run one after the other."""
-        raise NotImplementedError
 
+    @abstractmethod
     def query(self, photos: Path, words: str, k: int) -> Command:
         """A process that prints the k best paths."""
-        raise NotImplementedError
 
+    @abstractmethod
     def warm(self, photos: Path, queries: Path) -> Command:
         """A process that answers all queries of a JSON file and says what each took."""
-        raise NotImplementedError
 
 
 class Mmsearch(Program):

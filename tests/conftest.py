@@ -212,6 +212,15 @@ def library(tmp_path: Path, encoder: FakeEncoder) -> Iterator[Library]:
         yield opened
 
 
+@pytest.fixture
+def three(library: Library, photos: Photos) -> Library:
+    """A library of a red, a green and a blue picture."""
+    for colour in ("red", "green", "blue"):
+        photos.paint(f"{colour}.png", colour)
+    library.index(photos)
+    return library
+
+
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
     """The environment of a user who has set nothing, whose home is `home`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MMSEARCH_")}

@@ -28,15 +28,6 @@ def everything(library):
         return {(name, part): rest for name, part, *rest in rows}
 
 
-@pytest.fixture
-def three(library, photos):
-    """A library of a red, a green and a blue picture."""
-    for colour in ("red", "green", "blue"):
-        photos.paint(f"{colour}.png", colour)
-    library.index(photos)
-    return library
-
-
 def test_a_backup_opens_as_a_library(three, tmp_path):
     """The same items and answers from another folder, nothing to complain of, nobody else's."""
     assert three.backup(tmp_path / "away" / "backup") == 3

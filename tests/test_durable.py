@@ -144,15 +144,6 @@ def test_row_11_a_holder_that_never_says_who_it_is(tmp_path, monkeypatch):
 # -- the cache ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def three(library, photos):
-    """A library of a red, a green and a blue picture."""
-    for colour in ("red", "green", "blue"):
-        photos.paint(f"{colour}.png", colour)
-    library.index(photos)
-    return library
-
-
 @pytest.mark.parametrize("number, kind", [(errno.ENOSPC, DiskFull), (errno.EIO, StorageFailed)])
 def test_a_cache_that_cannot_be_written(three, photos, monkeypatch, number, kind):
     """The run says so, what it indexed is there and found, and the next run writes the cache."""

@@ -23,15 +23,6 @@ from mmsearch.catalog import Catalog
 from mmsearch.errors import LibraryDamaged, MmsearchError, StorageFailed
 
 
-@pytest.fixture
-def three(library, photos):
-    """A library of a red, a green and a blue picture."""
-    for colour in ("red", "green", "blue"):
-        photos.paint(f"{colour}.png", colour)
-    library.index(photos)
-    return library
-
-
 def log_of(folder):
     """The write-ahead log."""
     return folder / "library.db-wal"
