@@ -4,8 +4,8 @@ Rows are turned first, so that every part of a code holds as much: the direction
 vary most are paired with those in which they vary least, after a principal component analysis
 (the parametric solution of optimized product quantization; Ge et al., "Optimized Product
 Quantization for Approximate Nearest Neighbor Search", 2013). Centres differ in the leading
-directions alone, a quarter of all: what the rest adds to a distance is nearly the same for every
-centre, and to train, to sort rows into lists and to choose a query's lists costs a quarter.
+directions alone, half of all: what the rest adds to a distance is nearly the same for every
+centre, and to train, to sort rows into lists and to choose a query's lists costs half.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROUNDS = 6  # of k-means: lists are hardly better after ten
 PER_LIST = 32  # rows that it sees
 _MOST_TRAINED_ON = 131_072
-_ANALYSED = 16_384  # rows whose variance is looked at
+_ANALYSED = 16_384  # rows whose variance is looked at, and from which codes are learnt
 _SHARE = 64  # queries whose lists a thread chooses at a time
 _LEADING = 64  # directions in which centres differ, at least
 
@@ -91,7 +91,7 @@ def build_lists(sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: i
     quantizer.add(centres)
     codes = faiss.IndexIVFPQ(quantizer, dim, lists, parts, 4, faiss.METRIC_INNER_PRODUCT)
     codes.pq.cp.min_points_per_centroid = 1
-    codes.train(np.ascontiguousarray(sample[:: -(-len(sample) // _ANALYSED)] @ turn.T))
+    codes.train(np.ascontiguousarray(some @ turn.T))
     for block in blocks:
         _, near = faiss.knn(block @ first, means.centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)
         turned, near = np.ascontiguousarray(block @ turn.T), near.ravel()
