@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -45,12 +46,9 @@ def acknowledged_early() -> None:
 
     def early(self: Any) -> None:
         good = sum(ready.content is not None for ready in self._batch)
-        if good and self.space is not None:
-            print(
-                f"indexed {self.committed + good} of {self._total}, early",
-                file=__import__("sys").stderr,
-                flush=True,
-            )
+        if good:
+            line = f"indexed {self.committed + good} of {self._total}, early"
+            print(line, file=sys.stderr, flush=True)
         commit(self)
 
     ingest.Ingest._commit = early  # type: ignore[method-assign]
