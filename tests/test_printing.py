@@ -12,8 +12,9 @@ import pytest
 from conftest import paint
 from PIL import Image
 
-from mmsearch.printing import Format, print_hits, terminal
-from mmsearch.records import Hit, Modality, Share, Why
+from mmsearch.ingest import Progress
+from mmsearch.printing import Format, Meter, meters, print_hits, print_report, terminal
+from mmsearch.records import Hit, Modality, Report, Share, Why
 
 IMAGE, AUDIO, TEXT = Modality.IMAGE, Modality.AUDIO, Modality.TEXT
 
@@ -223,3 +224,25 @@ def test_a_table_with_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TERM", "vt100")
     print_hits([red], Format.TABLE, thumbnails=True)
     assert "not known to show pictures" in capsys.readouterr().err
+
+
+def test_a_rate_counts_what_came_since_the_clock_began(monkeypatch, capsys):
+    """A model's first step comes with its first files done: they say nothing of its speed."""
+    times = iter([0.0, 2.0, 10.0, 10.000001, 12.0])
+    monkeypatch.setattr(meters.time, "monotonic", lambda: next(times))
+    meter = Meter()
+    meter(Progress(4, 8, 4, 0))
+    meter(Progress(4, 8, 4, 0, "other"))
+    meter(Progress(8, 8, 8, 1, "other"))
+    assert capsys.readouterr().err.splitlines() == [
+        "indexed 4 of 8, 0 failed, 2 files/s, 0:02 left",
+        "encoded with other 4 of 8, 0 failed",
+        "encoded with other 8 of 8, 1 failed, 2 files/s, 0:00 left",
+    ]
+
+
+@pytest.mark.parametrize("count, said", [(1, "1 sidecar"), (2, "2 sidecars")])
+def test_one_sidecar_is_no_plural(count, said, capsys):
+    """The end of a run counts sidecars as a person would."""
+    print_report(Report(sidecars=count))
+    assert capsys.readouterr().out == f"{said}\n"

@@ -20,6 +20,7 @@ class Meter:
         self._bar: Any = None
         self._terminal = sys.stderr.isatty()
         self._began = time.monotonic()
+        self._before = 0  # done when it began: a model's first step comes with its first files
         self._said = 0
         self._model = ""
 
@@ -28,18 +29,17 @@ class Meter:
         if step.model != self._model:
             self.close()
             self._bar, self._said, self._model = None, 0, step.model
-            self._began = time.monotonic()
+            self._began, self._before = time.monotonic(), step.done
         if self._terminal:
             self._draw(step)
         elif step.committed > self._said:
             self._said = step.committed
-            seconds = time.monotonic() - self._began
-            rate = step.done / seconds if seconds else 0.0
-            left = (step.total - step.done) / rate if rate else 0.0
-            note(
-                f"{_did(step)} {step.committed} of {step.total}, {step.failed} failed, "
-                f"{rate:.0f} files/s, {clock(left)} left"
-            )
+            seconds, since = time.monotonic() - self._began, step.done - self._before
+            line = f"{_did(step)} {step.committed} of {step.total}, {step.failed} failed"
+            if seconds and since:
+                rate = since / seconds
+                line += f", {rate:.0f} files/s, {clock((step.total - step.done) / rate)} left"
+            note(line)
 
     def _draw(self, step: Progress) -> None:
         if not step.total:

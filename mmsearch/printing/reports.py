@@ -30,7 +30,8 @@ def print_report(report: Report) -> None:
     counts = [
         (report.added, "added"), (report.changed, "changed"), (report.moved, "moved"),
         (report.copied, "copied"), (report.gone, "gone"), (report.offline, "offline"),
-        (report.unchanged, "unchanged"), (report.sidecars, "sidecars"),
+        (report.unchanged, "unchanged"),
+        (report.sidecars, "sidecar" if report.sidecars == 1 else "sidecars"),
         (report.skipped, "skipped (other types)"), (len(report.failures), "failed"),
         (report.captioned, "with new captions"), (report.filled, "encoded for another model"),
     ]  # fmt: skip
