@@ -19,8 +19,8 @@ from mmsearch import demo, loaders
 from mmsearch.datasets.captions import CaptionedFile, data_hash, read_captions
 from mmsearch.encoders import Encoder
 from mmsearch.errors import MissingExtra
-from mmsearch.evaluation import exact_ranks, recalls
-from mmsearch.metrics import Floats, Ranks, accuracy, first_ranks, median_rank, recall_at_k
+from mmsearch.evaluation import exact_ranks
+from mmsearch.metrics import Floats, Ranks, accuracy, first_ranks, median_rank, recall_at_k, recalls
 from mmsearch.records import Modality
 from mmsearch.training import pairs
 

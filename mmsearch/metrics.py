@@ -14,6 +14,8 @@ Floats = npt.NDArray[np.floating]
 Booleans = npt.NDArray[np.bool_]
 Ranks = npt.NDArray[np.int64]
 
+CUTS = (1, 5, 10)  # at which retrieval is told
+
 
 def first_ranks(scores: Floats, relevant: Booleans) -> Ranks:
     """The rank of each query's best relevant item.
@@ -38,6 +40,11 @@ def recall_at_k(ranks: Ranks, k: int) -> float:
     literature."""
     _some(ranks)
     return float(np.mean(ranks <= k))
+
+
+def recalls(ranks: Ranks) -> dict[str, float]:
+    """Recall at 1, 5 and 10, by the names "recall@1" and so on."""
+    return {f"recall@{k}": round(recall_at_k(ranks, k), 6) for k in CUTS}
 
 
 def median_rank(ranks: Ranks) -> float:

@@ -63,6 +63,7 @@ def test_recall_median_and_reciprocal_rank_by_hand():
     """Ranks 1, 2, 4 and 10: half of them within 2, the middle between 2 and 4."""
     ranks = np.array([10, 1, 4, 2])
     assert [metrics.recall_at_k(ranks, k) for k in (1, 2, 3, 5, 10)] == [0.25, 0.5, 0.5, 0.75, 1.0]
+    assert metrics.recalls(ranks) == {"recall@1": 0.25, "recall@5": 0.75, "recall@10": 1.0}
     assert metrics.median_rank(ranks) == 3.0
     assert metrics.mean_reciprocal_rank(ranks) == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 / 10) / 4)
 

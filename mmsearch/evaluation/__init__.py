@@ -7,7 +7,7 @@ goes to a temporary folder.
 """
 
 from mmsearch.evaluation.classed import measure_labels
-from mmsearch.evaluation.exact import best_ranks, exact_ranks, recalls
+from mmsearch.evaluation.exact import best_ranks, exact_ranks
 from mmsearch.evaluation.recall import measure_recall
 
-__all__ = ["best_ranks", "exact_ranks", "measure_labels", "measure_recall", "recalls"]
+__all__ = ["best_ranks", "exact_ranks", "measure_labels", "measure_recall"]

@@ -22,7 +22,7 @@ import numpy as np
 
 from mmsearch import metrics
 from mmsearch.datasets.captions import CaptionedFile
-from mmsearch.metrics import Booleans, Floats, Ranks, recall_at_k
+from mmsearch.metrics import CUTS, Booleans, Floats, Ranks, recalls
 from mmsearch.records import Modality
 
 if TYPE_CHECKING:
@@ -34,13 +34,7 @@ Encode = Callable[[Modality, list[Any]], "Vectors"]
 
 One = TypeVar("One")
 
-CUTS = (1, 5, 10)
 _BLOCK = 1024  # queries whose scores are in memory at a time
-
-
-def recalls(ranks: Ranks) -> Recalls:
-    """Recall at 1, 5 and 10."""
-    return {f"recall@{k}": round(recall_at_k(ranks, k), 6) for k in CUTS}
 
 
 def at_cuts(measures: Measures) -> Recalls:

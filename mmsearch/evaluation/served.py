@@ -20,9 +20,10 @@ import numpy as np
 
 from mmsearch import language, metrics
 from mmsearch.datasets.captions import CaptionedFile
-from mmsearch.evaluation.exact import CUTS, Measures, told
+from mmsearch.evaluation.exact import Measures, told
 from mmsearch.language import Query
 from mmsearch.library import Library, open_library
+from mmsearch.metrics import CUTS
 from mmsearch.records import Modality
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mmsearch.metrics import first_ranks, recall_at_k
+from mmsearch.metrics import first_ranks, recalls
 from mmsearch.records import Modality
 from mmsearch.training.drawn import KINDS, drawings
 from mmsearch.training.pairs import glosses
@@ -32,15 +32,8 @@ Rows = npt.NDArray[np.float32]  # (n, dim) unit rows
 Embed = Callable[[Modality, Sequence[Any]], Rows]
 Recalls = dict[str, dict[str, float]]  # by direction: recall@1, @5, @10, from 0 to 1
 
-CUTS = (1, 5, 10)
 TOLERANCE = 0.02  # of general recall: what 500 questions cannot tell from nothing
 _DRAWINGS = 12  # of each kind
-
-
-def recalls(queries: Rows, items: Rows, relevant: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """Recall at 1, 5 and 10. relevant: (queries, items)."""
-    ranks = first_ranks(queries @ items.T, relevant)
-    return {f"recall@{k}": round(recall_at_k(ranks, k), 6) for k in CUTS}
 
 
 def held_out_recall(embed: Embed, pairs: Sequence[Pair], loaded: Sequence[Any]) -> Recalls:
@@ -60,8 +53,8 @@ def held_out_recall(embed: Embed, pairs: Sequence[Pair], loaded: Sequence[Any]) 
             relevant[line, [column[text] for text in pairs[row].captions]] = True
         files = embed(kind, [loaded[row] for row in rows])
         captions = embed(Modality.TEXT, texts)
-        found[f"text_to_{kind}"] = recalls(captions, files, relevant.T)
-        found[f"{kind}_to_text"] = recalls(files, captions, relevant)
+        found[f"text_to_{kind}"] = recalls(first_ranks(captions @ files.T, relevant.T))
+        found[f"{kind}_to_text"] = recalls(first_ranks(files @ captions.T, relevant))
     return found
 
 
@@ -71,7 +64,7 @@ def general_recall(embed: Embed, size: int | None) -> Recalls:
     terms, looks = (sorted({line[part] for line in lines}) for part in (0, 1))
     relevant = np.array([[(term, look) in lines for look in looks] for term in terms])
     texts = embed(Modality.TEXT, terms), embed(Modality.TEXT, looks)
-    found = {"word_to_gloss": recalls(*texts, relevant)}
+    found = {"word_to_gloss": recalls(first_ranks(texts[0] @ texts[1].T, relevant))}
     if size:
         pictures = drawings(_DRAWINGS, terms, seed=0)
         pixels = [np.asarray(Image.fromarray(p).resize((size, size))) for p in pictures]
@@ -80,8 +73,8 @@ def general_recall(embed: Embed, size: int | None) -> Recalls:
         relevant = np.array([drawn == kind for kind, _ in sentences])
         rows = embed(Modality.TEXT, [text for _, text in sentences])
         images = embed(Modality.IMAGE, pixels)
-        found["text_to_drawing"] = recalls(rows, images, relevant)
-        found["drawing_to_text"] = recalls(images, rows, relevant.T)
+        found["text_to_drawing"] = recalls(first_ranks(rows @ images.T, relevant))
+        found["drawing_to_text"] = recalls(first_ranks(images @ rows.T, relevant.T))
     return found
 
 
