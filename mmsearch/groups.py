@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mmsearch.vectors.matrix import Matrix
 
 BACKGROUND = 4096  # vectors that a query's hits are compared with
+
+Numbers = TypeVar("Numbers", "Ids", "Scores")
 
 _SCORES = 1 << 24  # in memory at a time: 64 MB
 
@@ -128,7 +130,7 @@ class Group:
         return rows
 
 
-def evenly(numbers: Ids) -> Ids:
+def evenly(numbers: Numbers) -> Numbers:
     """As many of these as are a background, from end to end."""
     return numbers[:: -(-len(numbers) // BACKGROUND) or 1]
 

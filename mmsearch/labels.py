@@ -27,10 +27,12 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from mmsearch.answers.standard import Standard
 from mmsearch.embedding import Asked, ask
 from mmsearch.encoders import Encoder
 from mmsearch.errors import UsageError
 from mmsearch.files import describe, display, well_formed
+from mmsearch.groups import evenly
 from mmsearch.language import Term
 from mmsearch.records import Kind, Label, Modality
 from mmsearch.relevance import Calibrator
@@ -66,7 +68,6 @@ TEMPLATES = {
 SCALES = {Modality.IMAGE: 33.0, Modality.AUDIO: 25.0, Modality.TEXT: 33.0}
 
 _SHARES = 2**22  # of labels and parts, in memory at a time: 32 MB
-_SAMPLE = 5000  # of the scores with a label, to tell which are high
 _FOREIGN = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af]")
 
 
@@ -217,20 +218,21 @@ def _calibrated(
     contents, firsts = np.unique(owners, return_index=True)
     relevances = np.zeros(columns.shape)
     several = max(_SHARES // len(vectors), 1)
-    group = space.groups()[Kind[kind.name]]
+    there = Kind[kind.name]
+    group = space.groups()[there]
     for start in range(0, len(asked), several):
         some = asked[start : start + several]
         scored = group.all(np.stack([one.vector for one in some]), np.sort(vectors))
         at = np.searchsorted(scored.ids, vectors)
-        for label, (one, scores) in enumerate(zip(some, scored.scores, strict=True), start):
+        worth = Standard(some, [there]).of(there, scored.scores, scored.hubness)
+        for label, (one, scores) in enumerate(zip(some, worth, strict=True), start):
             having = columns == label  # (n, top), at most one in a row
             if having.any():
-                mean, deviation = one.background[kind]
-                z = ((scores - scored.hubness - mean) / deviation)[at]
+                z = scores[at]
                 _, nearest = catalog.vectors_of([int(vectors[z.argmax()])])
                 sure = calibrator.relevance(
                     Modality.TEXT, kind, query=one.vector, best=nearest[0],
-                    scores=z[:: -(-len(z) // _SAMPLE)], hits=np.maximum.reduceat(z, firsts),
+                    scores=evenly(z), hits=np.maximum.reduceat(z, firsts),
                 )  # fmt: skip
                 relevances[having] = sure[np.searchsorted(contents, ids[having.any(axis=1)])]
     return relevances
