@@ -28,8 +28,8 @@ from hostile import (
 from PIL import Image
 
 import mmsearch
-from mmsearch import decoding
 from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants
+from mmsearch.decoding.reading import Reading
 from mmsearch.errors import MmsearchError
 from mmsearch.loaders import load_image
 from mmsearch.records import AudioInput, ImageInput, Reason
@@ -261,7 +261,7 @@ def test_row_48_hours_are_refused_before_they_are_hashed(tmp_path, monkeypatch):
         raise AssertionError("23 GB are hashed in vain")
 
     monkeypatch.setattr("mmsearch.files.digest_of", digest_of)
-    reading = decoding._Reading(os.fsencode(path), WANTS, LIMITS, io.BytesIO())
+    reading = Reading(os.fsencode(path), WANTS, LIMITS, io.BytesIO())
     answer = reading.answer(decode=True)
     assert answer["reason"] == Reason.OVER_BUDGET
     assert answer["message"].startswith("100.0 hours, over the limit of 24")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmsearch.catalog import Catalog
 from mmsearch.catalog.captions import caption_digest
-from mmsearch.decoding import _metadata
+from mmsearch.decoding.claims import _metadata
 from mmsearch.records import Caption, Metadata
 
 

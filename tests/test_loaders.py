@@ -42,7 +42,7 @@ from hostile import (
 from PIL import Image
 
 from mmsearch.errors import LoadError
-from mmsearch.loaders import images, load_image, sniff, to_pixels
+from mmsearch.loaders import formats, images, load_image, sniff, to_pixels
 from mmsearch.records import ImageInput, Reason
 
 WANT = ImageInput(64)
@@ -136,9 +136,9 @@ def test_heif_brands_are_read_beyond_the_first():
 def test_heic_without_its_extra_says_what_to_install(monkeypatch):
     """Without pi-heif a HEIC picture is skipped with the exact pip line."""
     monkeypatch.setitem(sys.modules, "pi_heif", None)
-    images.plugin.cache_clear()
+    formats.plugin.cache_clear()
     error = refusal(HEIC)
-    images.plugin.cache_clear()
+    formats.plugin.cache_clear()
     assert error.reason == Reason.NEEDS_EXTRA
     assert 'pip install "mmsearch[heif]"' in str(error)
 

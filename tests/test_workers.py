@@ -14,8 +14,11 @@ from campaigns.stand_ins import InPlace
 from conftest import paint
 
 import mmsearch
-from mmsearch import decoding
-from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants
+from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants, claims
+from mmsearch.decoding.frames import receive, send
+from mmsearch.decoding.reading import cap_memory
+from mmsearch.decoding.worker import Worker
+from mmsearch.files import Stat
 from mmsearch.records import AudioInput, ImageInput, Reason
 
 WANTS = Wants(ImageInput(4), AudioInput(rate=8000, window=2.0), text=True)
@@ -30,19 +33,19 @@ DIGEST = "0d" * 16
 def test_a_worker_ends_with_its_questions(tmp_path):
     """It says that it is ready, answers, and exits with 0 when nobody can ask any more."""
     path = os.fsencode(paint(tmp_path / "red.png", "red"))
-    worker = decoding._Worker(WANTS, LIMITS)
+    worker = Worker(WANTS, LIMITS)
     process = worker._start()
-    decoding._send(process.stdin, worker._hello)
-    assert decoding._receive(process.stdout)[0] == {"ready": True}
+    send(process.stdin, worker._hello)
+    assert receive(process.stdout)[0] == {"ready": True}
     for decode, window in ((True, None), (False, 1.0)):
         question = {"path": path.decode("latin-1"), "decode": decode, "window": window}
-        decoding._send(process.stdin, question)
-        head, data = decoding._receive(process.stdout)
+        send(process.stdin, question)
+        head, data = receive(process.stdout)
         if decode:
-            piece = decoding._piece(JOB, head, data, 0, WANTS)
+            piece = claims.piece(JOB, head, data, 0, WANTS)
             assert np.array_equal(piece.data, np.full((4, 4, 3), (255, 0, 0)))
-            head, data = decoding._receive(process.stdout)
-        outcome = decoding._outcome(Job(path, decode), head, int(decode))
+            head, data = receive(process.stdout)
+        outcome = claims.outcome(Job(path, decode), head, int(decode))
         assert (outcome.reason, outcome.format) == (None, "PNG")
     process.stdin.close()
     assert process.wait(30) == 0
@@ -69,18 +72,18 @@ def test_the_cap_of_memory_is_worked_out_from_the_limits(monkeypatch):
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: put.update({kind: pair}))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (5, resource.RLIM_INFINITY))
-    decoding._cap_memory(Limits(1, 2.0, 3.0))
+    cap_memory(Limits(1, 2.0, 3.0))
     now = pages * os.sysconf("SC_PAGE_SIZE")
     cap, hard = put[resource.RLIMIT_AS]
     assert hard == resource.RLIM_INFINITY
     assert cap - now == pytest.approx(6e6 + 20e6 + 2**28, abs=64e6)
     assert put[resource.RLIMIT_CORE] == (0, 0)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (5, 1000))
-    decoding._cap_memory(LIMITS)
+    cap_memory(LIMITS)
     assert put[resource.RLIMIT_AS] == (1000, 1000)
     put.clear()
     monkeypatch.setattr("sys.platform", "darwin")
-    decoding._cap_memory(LIMITS)
+    cap_memory(LIMITS)
     assert put == {}
     assert usual(resource.RLIMIT_AS)
 
@@ -99,7 +102,7 @@ def test_memory_that_runs_out_is_a_reason(tmp_path, monkeypatch):
     assert (outcome.reason, outcome.message) == (
         Reason.OUT_OF_MEMORY, "more memory needed than allowed",
     )  # fmt: skip
-    assert outcome.state == decoding.Stat.of(path.stat()).figures
+    assert outcome.state == Stat.of(path.stat()).figures
 
 
 def test_a_folder_that_became_a_link_is_not_read(tmp_path):
@@ -138,28 +141,28 @@ def head(modality, **more):
 def test_parts_that_are_none(modality, data, wants, said):
     """A worker that was taken over can send what it likes: it must be what was asked for."""
     with pytest.raises(ValueError, match=said):
-        decoding._piece(JOB, head(modality), data, 0, wants)
+        claims.piece(JOB, head(modality), data, 0, wants)
 
 
 def test_parts_that_are_some():
     """Pixels, samples of the window that was asked for, words."""
-    picture = decoding._piece(JOB, head("image"), bytes(range(48)), 2, WANTS)
+    picture = claims.piece(JOB, head("image"), bytes(range(48)), 2, WANTS)
     assert picture.data.tolist() == np.arange(48).reshape(4, 4, 3).tolist()
     assert (picture.number, picture.digest, picture.start) == (2, bytes.fromhex(DIGEST), None)
     most = WANTS.audio.most
-    sound = decoding._piece(JOB, head("audio", start=1.0, end=3.0), bytes(4 * most), 0, WANTS)
+    sound = claims.piece(JOB, head("audio", start=1.0, end=3.0), bytes(4 * most), 0, WANTS)
     assert (len(sound.data), sound.start, sound.end) == (most, 1.0, 3.0)
     with pytest.raises(ValueError, match="no window is this long"):
-        decoding._piece(Job(b"/a", window=0.5), head("audio"), bytes(4 * most), 0, WANTS)
-    assert decoding._piece(JOB, head("text"), "ä".encode(), 0, WANTS).data == "ä"
+        claims.piece(Job(b"/a", window=0.5), head("audio"), bytes(4 * most), 0, WANTS)
+    assert claims.piece(JOB, head("text"), "ä".encode(), 0, WANTS).data == "ä"
 
 
 def test_an_outcome_without_parts_or_reason_is_none():
     """Unless no part was asked for."""
     told = head("image", state=[1, 2, 3], format="PNG", metadata={"captions": []})
     with pytest.raises(ValueError, match="without parts"):
-        decoding._outcome(JOB, told, 0)
-    found = decoding._outcome(Job(b"/a", decode=False), dict(told, metadata={"captions": []}), 0)
+        claims.outcome(JOB, told, 0)
+    found = claims.outcome(Job(b"/a", decode=False), dict(told, metadata={"captions": []}), 0)
     assert (found.state, found.parts, found.reason) == ((1, 2, 3), 0, None)
 
 
@@ -171,7 +174,7 @@ class Spoken:
 
         self.stdin, self.stdout = io.BytesIO(), io.BytesIO()
         for told, data in frames:
-            decoding._send(self.stdout, told, data)
+            send(self.stdout, told, data)
         self.stdout.seek(0)
         self.killed = 0
 
@@ -183,14 +186,14 @@ class Spoken:
 
 
 def asked(frames, deliver=lambda piece: True, job=JOB):
-    worker = decoding._Worker(WANTS, LIMITS)
+    worker = Worker(WANTS, LIMITS)
     worker._process = process = Spoken(frames)
     return worker.ask(job, deliver), worker, process
 
 
 def test_a_file_with_parts_without_end(monkeypatch):
     """The worker is ended, and the file named."""
-    monkeypatch.setattr(decoding, "_MOST_FRAMES", 5)
+    monkeypatch.setattr("mmsearch.decoding.worker._MOST_FRAMES", 5)
     got = []
     outcome, worker, process = asked([(head("text"), b"x")] * 9, lambda p: got.append(p) or True)
     assert (outcome.reason, outcome.message) == (Reason.CRASHED, "the decoder died (signal 9)")
@@ -219,17 +222,17 @@ def test_the_last_part_of_a_file_of_one_is_kept():
 def test_how_a_worker_ended(tmp_path, code, how):
     """By which signal, or with which status; the file's state is noted."""
     path = paint(tmp_path / "red.png", "red")
-    worker = decoding._Worker(WANTS, LIMITS)
+    worker = Worker(WANTS, LIMITS)
     worker._process = process = Spoken([])
     process.wait = lambda timeout=None: code
     outcome = worker.ask(Job(os.fsencode(path)), lambda piece: True)
     assert outcome.message == f"the decoder died ({how})"
-    assert outcome.state == decoding.Stat.of(path.stat()).figures
+    assert outcome.state == Stat.of(path.stat()).figures
 
 
 def test_a_worker_that_cannot_even_be_killed(monkeypatch):
     """One that hangs in a dead disk's system call is not waited for any longer than 5 seconds."""
-    worker = decoding._Worker(WANTS, LIMITS)
+    worker = Worker(WANTS, LIMITS)
     worker._process = process = Spoken([])
     waited = []
 
@@ -282,7 +285,7 @@ def scripted(monkeypatch, tmp_path, encoder):
 
 
 def changed(answer):
-    state = decoding.Stat.of(os.lstat(answer.job.path)).figures
+    state = Stat.of(os.lstat(answer.job.path)).figures
     return Outcome(answer.job, state, reason=Reason.CHANGED, message="changed while it was read")
 
 
@@ -317,7 +320,7 @@ def test_formats_that_an_extra_reads_are_counted_in_a_note(scripted, photos):
     photos.paint("b.png", "green")
 
     def needs(answer):
-        state = decoding.Stat.of(os.lstat(answer.job.path)).figures
+        state = Stat.of(os.lstat(answer.job.path)).figures
         return Outcome(answer.job, state, reason=Reason.NEEDS_EXTRA, message="pip install X")
 
     with scripted({b"a.png": [needs], b"b.png": [needs]}) as library:
@@ -332,7 +335,7 @@ def test_a_long_file_that_fails_late_leaves_nothing(scripted, photos):
     (photos.folder / "good.txt").write_text("blue")
 
     def fails(answer):
-        state = decoding.Stat.of(os.lstat(answer.job.path)).figures
+        state = Stat.of(os.lstat(answer.job.path)).figures
         return Outcome(answer.job, state, reason=Reason.CORRUPT, message="broken at its end")
 
     with scripted({b"long.txt": [fails]}, batch=2) as library:

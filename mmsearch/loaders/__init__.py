@@ -4,6 +4,7 @@
 hostile, and what is long is read piece by piece.
 """
 
-from mmsearch.loaders.images import LoadedImage, load_image, sniff, to_pixels
+from mmsearch.loaders.formats import sniff
+from mmsearch.loaders.images import LoadedImage, load_image, to_pixels
 
 __all__ = ["LoadedImage", "load_image", "sniff", "to_pixels"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from mmsearch.loaders import exif, iptc, riff
-from mmsearch.loaders.images import plugin
+from mmsearch.loaders.formats import plugin
 
 _MOST = 1 << 20  # bytes of a block
 _STEPS = 100_000  # segments or chunks that are passed on the way

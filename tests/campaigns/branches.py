@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TRACE = ROOT / "build" / "branches.json"  # ignored by git
 
 SUBJECTS = (
-    "catalog", "ingest.py", "decoding.py", "encoding.py", "scan.py", "space.py",
+    "catalog", "ingest.py", "decoding", "encoding.py", "scan.py", "space.py",
     "vectors/matrix.py", "durable.py", "locking.py",
 )  # fmt: skip
 TESTS = (

@@ -30,7 +30,8 @@ import numpy as np
 from campaigns.report import Report, arguments, reported
 from hostile import encoded_sound, files_of_each_format, photo, tones
 
-from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants, _Worker
+from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants
+from mmsearch.decoding.worker import Worker
 from mmsearch.records import AudioInput, ImageInput, Modality, Reason
 
 SOUND = AudioInput(rate=8000, window=1.0)
@@ -193,7 +194,7 @@ class Watch:
         return f"the parent grew by {grown:,} bytes" if grown > GROWTH else None
 
     def _ask(
-        self, worker: _Worker, ask: Callable[..., Outcome], job: Job, deliver: Callable[..., bool]
+        self, worker: Worker, ask: Callable[..., Outcome], job: Job, deliver: Callable[..., bool]
     ) -> Outcome:
         """As `ask`, which it is in the place of, with a look at the clock of the process."""
         process = worker._ready()

@@ -19,15 +19,16 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
 
-from mmsearch import decoding, encoders
-from mmsearch.decoding import Job, Limits, Outcome, Piece, Wants
+from mmsearch import encoders
+from mmsearch.decoding import Job, Limits, Outcome, Piece, Wants, claims
+from mmsearch.decoding.frames import receive
+from mmsearch.decoding.reading import Reading
 from mmsearch.encoders.builtin import Builtin
 from mmsearch.records import AudioInput, ImageInput, Modality
 
@@ -97,19 +98,17 @@ class InPlace:
     def submit(self, job: Job) -> None:
         """See DecoderPool."""
         frames = io.BytesIO()
-        audio = self._wants.audio and decoding._cut(self._wants.audio, job.window)
-        wants = replace(self._wants, audio=audio)
-        reading = decoding._Reading(job.path, wants, self._limits, frames)
+        reading = Reading(job.path, self._wants.cut(job.window), self._limits, frames)
         answer = reading.answer(job.decode)
         frames.seek(0)
         number = 0
         with suppress(EOFError):
             while True:
-                head, data = decoding._receive(frames)
+                head, data = receive(frames)
                 if "digest" in head:
-                    self._answers.put(decoding._piece(job, head, data, number, self._wants))
+                    self._answers.put(claims.piece(job, head, data, number, self._wants))
                     number += 1
-        self._answers.put(decoding._outcome(job, answer, number))
+        self._answers.put(claims.outcome(job, answer, number))
         self.waiting += 1
 
     def next(self) -> Piece | Outcome:

@@ -107,5 +107,5 @@ def install():
     loaders.load_image, files.opened = load_image, opened_meanwhile
 
 
-if any("mmsearch.decoding import work" in argument for argument in sys.orig_argv):
+if any("mmsearch.decoding.reading import work" in argument for argument in sys.orig_argv):
     install()
