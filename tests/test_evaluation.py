@@ -12,7 +12,7 @@ from conftest import COLOURS, inject, paint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsearch import evaluation
+from mmsearch import evaluation, metrics
 from mmsearch.embedding import embed
 from mmsearch.errors import UsageError
 from mmsearch.records import Modality
@@ -50,7 +50,7 @@ def test_recall_is_that_of_clip_benchmark(block, monkeypatch):
         (texts, photos, owners, own, positive),
         (photos, texts, own, owners, positive.T),
     ):
-        recalls = evaluation.recalls(evaluation.best_ranks(queries, items, query_of, item_of))
+        recalls = metrics.recalls(evaluation.best_ranks(queries, items, query_of, item_of))
         for k in (1, 5, 10):
             expected = clip_benchmark_recall(queries @ items.T, right, k)
             assert recalls[f"recall@{k}"] == pytest.approx(expected, abs=1e-6)
