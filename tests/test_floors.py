@@ -51,6 +51,8 @@ FLOORS = [
     ],
     ["backgrounds", "spaces", "bridging", "checking", "backup"],
     ["comparing", "rebuilding"],
+    ["fates"],
+    ["parcels"],
     ["ingest", "answers", "sheet", "explaining", "repairing"],
     ["hits", "filling", "labels"],
     ["search", "indexing"],

@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TRACE = ROOT / "build" / "branches.json"  # ignored by git
 
 SUBJECTS = (
-    "catalog", "ingest.py", "decoding", "encoding.py", "scan.py", "space.py",
-    "vectors/matrix.py", "durable.py", "locking.py",
+    "catalog", "ingest.py", "fates.py", "parcels.py", "decoding", "encoding.py",
+    "scan.py", "space.py", "vectors/matrix.py", "durable.py", "locking.py",
 )  # fmt: skip
 TESTS = (
     "catalog", "standing", "details", "keywords", "labels", "filters", "library", "repair",
