@@ -111,7 +111,11 @@ def plans(counts: Mapping[Kind, int], dim: int, wishes: Wishes) -> tuple[dict[Ki
 
 
 def build(
-    stem: str, matrix: Matrix, wanted: Mapping[Kind, Plan], sentences: Vectors | None
+    stem: str,
+    matrix: Matrix,
+    wanted: Mapping[Kind, Plan],
+    sentences: Vectors | None,
+    asked: Vectors,
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Write the index of each kind that is to have one: their records by kind, and what there is
     to say. Raises OSError.
@@ -123,7 +127,7 @@ def build(
             continue
         path = f"{stem}-{kind.name.lower()}.index"
         try:
-            index, sha256 = build_index(path, mine, plan, queries(matrix, kind, sentences))
+            index, sha256 = build_index(path, mine, plan, queries(matrix, kind, sentences, asked))
         except ValueError as error:
             notes.append(f"{error}; {kind.name.lower()} vectors are searched without an index")
             continue
@@ -133,21 +137,35 @@ def build(
     return records, notes
 
 
-def queries(matrix: Matrix, kind: Kind, sentences: Vectors | None) -> dict[str, Vectors]:
+def queries(
+    matrix: Matrix, kind: Kind, sentences: Vectors | None, asked: Vectors
+) -> dict[str, Vectors]:
     """What an index of one kind is measured with: words and pictures, as there are any.
 
-    Words are the library's captions; where they are few, the bank that hubness is taken from:
-    sentences, and pictures moved towards them.
+    Words are what was `asked` and kept, up to half of all, and the library's captions; where these
+    are few, the bank that hubness is taken from: sentences, and pictures moved towards them.
     """
     found = {}
     pictures, captions = (_some(matrix, one) for one in (Kind.IMAGE, Kind.CAPTION))
+    words = captions[:0]
     if len(captions) >= _FEWEST:
-        found["text"] = captions
+        words = captions
     elif sentences is not None:
-        found["text"] = hubness.bank(sentences, pictures)[-_QUERIES:]
+        words = hubness.bank(sentences, pictures)[-_QUERIES:]
+    if len(words) or len(asked) >= _FEWEST:
+        found["text"] = _mixed(words, asked[-_QUERIES // 2 :])
     if len(pictures):
         found["image"] = pictures
     return found or {"text": _some(matrix, kind)}
+
+
+def _mixed(words: Vectors, asked: Vectors) -> Vectors:
+    """(n, dim) of both, so that each half of them has its share of what was asked."""
+    if not len(asked):
+        return words
+    every = np.concatenate([words[: _QUERIES - len(asked)], asked])
+    mixed: Vectors = every[np.random.default_rng(0).permutation(len(every))]
+    return mixed
 
 
 def _some(matrix: Matrix, kind: Kind) -> Vectors:

@@ -57,6 +57,9 @@ class Indexing:
         if self.report.dry_run:
             return
         engines.remember(self._catalog, wishes)
+        if not self._settings.keep_queries:
+            for space in self._spaces.every:
+                space.asked.forget()
         if len(self._spaces.opened) + len(self._spaces.older) > 1:
             for one in self._spaces.opened:
                 if not self.report.interrupted:

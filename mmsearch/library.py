@@ -7,6 +7,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Unpack
@@ -32,6 +33,7 @@ from mmsearch.hits import Hits
 from mmsearch.joint import Joint
 from mmsearch.language import Query, said
 from mmsearch.locking import WriterLock
+from mmsearch.querylog import QueryLog
 from mmsearch.records import Failure, Label, Modality, Report
 from mmsearch.search import How, Options, Search, by_words, fitting, how_to
 from mmsearch.settings import Settings, load_settings
@@ -215,6 +217,14 @@ class Library:
             catalog.vacuum()
         return len(ids)
 
+    def forget_queries(self) -> int:
+        """Drop what was kept of past queries (see the setting `keep_queries`); returns how many."""
+        if not self._database.exists():
+            raise LibraryMissing(f"nothing is indexed in {self.folder}")
+        with self._open_for_reading() as catalog:  # whatever opens its encoders
+            cache, rows = self.folder / "cache", catalog.spaces()
+        return sum(QueryLog(cache, fingerprint, dim).forget() for _, _, fingerprint, dim in rows)
+
     def _known_below(self, catalog: Catalog, path: bytes) -> set[int]:
         roots = [root for _, root, _ in catalog.roots()]
         for spelling in _spellings(path):
@@ -344,7 +354,7 @@ class Library:
 
         They are encoded together and compared with the library as matrix products.
         """
-        wanted = how_to(k, how)
+        wanted = replace(how_to(k, how), keep=self.settings.keep_queries)
         asked = [said(q) if isinstance(q, str) else q for q in queries]
         with self._reading() as (catalog, spaces):
             if not spaces.opened and not all(by_words(query) for query in asked):
@@ -378,6 +388,7 @@ class Library:
             roots = [os.fsdecode(path) for _, path, _ in catalog.roots()]
             counts = catalog.counts() | {"labelled": catalog.count_labelled()}
             waiting = _waiting(catalog, spaces)
+            asked = [len(space.asked.rows()) for space in spaces.every]
         sizes = [_size(path) for path in self.folder.rglob("*")]
         return {
             "index": str(self.folder),
@@ -386,7 +397,8 @@ class Library:
             **counts,
             "waiting": waiting[1] if waiting else 0,
             "bytes": sum(sizes),
-            "cache": first["cache"],
+            "queries": {"kept": sum(asked), "keep": self.settings.keep_queries},
+            "cache": _together([one["cache"] for one in told]),
             "spaces": told,
         }
 
@@ -559,6 +571,13 @@ def _told(catalog: Catalog, space: Space) -> dict[str, Any]:
             "rows": state.rows, "fresh": state.fresh, "dead": state.dead, "problem": state.problem
         },
     }  # fmt: skip
+
+
+def _together(caches: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How the caches of all spaces stand, and the first problem that one of them has."""
+    problems = (one["problem"] for one in caches if one["problem"])
+    counts = {key: sum(one[key] for one in caches) for key in ("rows", "fresh", "dead")}
+    return counts | {"problem": next(problems, None)}
 
 
 def _waiting(catalog: Catalog, spaces: Spaces) -> tuple[str, int] | None:

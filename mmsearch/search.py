@@ -46,6 +46,7 @@ class How:
     group_duplicates: bool = False
     explain: bool = False
     exclude: frozenset[str] = field(default_factory=frozenset)  # real paths
+    keep: bool = False  # what is asked in words, as vectors
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -183,6 +184,8 @@ class Search:
             asked = iter(ask(leaves, self._encoder))
             for question in questions:
                 question.asked.update((leaf, next(asked)) for leaf in question.leaves)
+            if how.keep:
+                self._space.asked.keep(_said(questions))
         return questions
 
     def _hits(self, questions: Sequence[Question]) -> list[list[Hit]]:
@@ -254,6 +257,12 @@ class Search:
             for item, vector in zip(items.tolist(), own.tolist(), strict=True)
             if vector in row_of
         }
+
+
+def _said(questions: Sequence[Question]) -> list[Vectors]:
+    """What is looked for in words, a (dim,) unit row each."""
+    wanted = (question.asked[leaf] for question in questions for leaf in question.wanted)
+    return [asked.vector for asked in wanted if asked.kind is Modality.TEXT]
 
 
 def batched(queries: Sequence[Query]) -> list[list[Query]]:

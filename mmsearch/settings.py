@@ -38,6 +38,7 @@ class Settings:
     target_recall: float = 0.0  # of recall@10 in a large library; 0: what the library remembers
     max_memory_mb: float = 0.0  # for searching one kind of vectors; 0: what the library remembers
     faiss: str = ""  # an index as FAISS describes it, "auto" for the usual; "": remembered
+    keep_queries: bool = False  # as vectors in the library, which indexes are tuned with
     cache: Path = Path()  # of exported models; filled in: <user cache dir>/mmsearch
     offline: bool = False  # nothing is fetched, whatever is named
 
@@ -114,7 +115,7 @@ def _convert(place: str, name: str, value: Any) -> Any:
         "model": str,
         "faiss": str,
     }
-    kinds |= {"workers": int, "batch": int, "offline": _switch}
+    kinds |= {"workers": int, "batch": int, "offline": _switch, "keep_queries": _switch}
     try:
         converted = kinds.get(name, float)(value)
     except (TypeError, ValueError):

@@ -17,6 +17,7 @@ from mmsearch.catalog import Catalog, Phrases, Standing
 from mmsearch.durable import storage_error
 from mmsearch.errors import LibraryDamaged
 from mmsearch.groups import Group
+from mmsearch.querylog import QueryLog
 from mmsearch.records import Kind
 from mmsearch.vectors import Engine
 from mmsearch.vectors.matrix import Matrix, hash_file, open_matrix, write_matrix
@@ -66,6 +67,7 @@ class Space:
         self.id, self.encoder_name, self.fingerprint, self.dim = row
         self._catalog = catalog
         self._cache = cache
+        self.asked = QueryLog(cache, self.fingerprint, self.dim)
         self._groups: dict[Kind, Group] = {}
         self._asked = 0  # queries since these were read
         self._standing: dict[Filter | None, Standing] = {}
@@ -147,7 +149,8 @@ class Space:
             for kind, group in groups.items():
                 measured = group.index.measured if group.index else {}
                 if anew and matrix is not None:
-                    measured = engines.measure(group, engines.queries(matrix, kind, sentences))
+                    asked = engines.queries(matrix, kind, sentences, self.asked.rows())
+                    measured = engines.measure(group, asked)
                 plan = group.store.plan
                 found.append(
                     {
@@ -241,9 +244,9 @@ class Space:
         """Write the matrix, and the indexes of what is large, anew where they are `outdated` (or
         `always`); what there is to say of it.
 
-        An index is measured with captions, or with `sentences` where these are few. The caller is
-        the one writer. Raises DiskFull or StorageFailed; the library is then as searchable as
-        before, as it is when this is cut off anywhere.
+        An index is measured with what was asked and kept, and with captions, or `sentences` where
+        these are few. The caller is the one writer. Raises DiskFull or StorageFailed; the library
+        is then as searchable as before, as it is when this is cut off anywhere.
         """
         if not (always or self.outdated()):
             self._accept()
@@ -293,7 +296,7 @@ class Space:
                 raise storage_error(error, path) from error
         try:
             files, notes = engines.build(
-                str(self._cache / stem), open_matrix(path), plans, sentences
+                str(self._cache / stem), open_matrix(path), plans, sentences, self.asked.rows()
             )
             figures = engines.figures(path)
         except OSError as error:
@@ -328,6 +331,7 @@ class Space:
             with self._catalog.transaction():
                 self._catalog.drop_space(self.id)
             self._remove_others()
+            self.asked.forget()
 
     def _accept(self) -> None:
         """Record the figures of files that were copied with their library: no more hashing."""

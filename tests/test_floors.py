@@ -36,7 +36,7 @@ FLOORS = [
         "hubness",
     ],
     ["sidecars"],
-    ["datasets", "groups"],
+    ["datasets", "groups", "querylog"],
     ["engines"],
     [
         "scan",

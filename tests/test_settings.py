@@ -65,6 +65,7 @@ def test_every_field_can_be_set_by_the_environment(config, monkeypatch, field):
     value = getattr(load_settings(), field.name)
     expected = {
         "index": Path("2"), "model": "2", "cache": Path("2"), "offline": True, "faiss": "2",
+            "keep_queries": True,
     }.get(field.name, 2)  # fmt: skip
     assert value == expected
     assert type(value).__name__ in (str(field.type), "PosixPath", "WindowsPath")

@@ -330,6 +330,7 @@ def test_status_lists_the_spaces(library, files, models, tmp_path):
     assert [line[:32] for line in models_shown] == [
         "model     see, 3 dimensions, 6 v", "model     hear, 3 dimensions, 4 "
     ]  # fmt: skip
+    assert "\ncache     10 vectors, 0 newer, 0 dead\n" in shown
 
 
 def test_a_builtin_among_several_is_superseded_alone(tmp_path, models, files, monkeypatch):

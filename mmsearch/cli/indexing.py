@@ -120,9 +120,14 @@ def status(
     if state["labelled"]:
         print(f"          {state['labelled']:,} have labels (mmsearch label)")
     print(f"          {state['failed']:,} failed, {state['skipped']:,} skipped (mmsearch errors)")
-    print(f"cache     {cache['rows']:,} rows, {cache['fresh']:,} newer, {cache['dead']:,} dead")
+    print(f"cache     {cache['rows']:,} vectors, {cache['fresh']:,} newer, {cache['dead']:,} dead")
     if cache["problem"]:
         print(f"          not used: {cache['problem']}")
+    kept = state["queries"]["kept"]
+    if kept or state["queries"]["keep"]:
+        print(f"queries   {kept:,} kept, as vectors (mmsearch forget --queries deletes them)")
+    else:
+        print("queries   not kept (keep_queries is off)")
     print(f"settings  {config_file()}")
     for root in state["roots"]:
         print(f"root      {display(root)}")
@@ -156,17 +161,24 @@ def forget(
     gone: Annotated[
         bool, typer.Option("--gone", help="Drop what index found to be missing.")
     ] = False,
+    queries: Annotated[
+        bool, typer.Option("--queries", help="Drop what was kept of past queries.")
+    ] = False,
     index: Index = None,
     json: Json = False,
 ) -> None:
-    """Drop files from the library; the files themselves are not touched."""
+    """Drop files, or past queries, from the library; the files themselves are not touched."""
     from mmsearch.printing import print_json
 
     with opened(index) as library:
-        count = library.forget(paths or [], gone=gone)
+        asked = library.forget_queries() if queries else 0
+        count = library.forget(paths or [], gone=gone) if paths or gone or not queries else 0
     if json:
-        print_json({"forgotten": count})
-    else:
+        print_json({"forgotten": count} | ({"queries": asked} if queries else {}))
+        return
+    if queries:
+        print(f"{asked:,} past queries forgotten")
+    if paths or gone:
         print(f"{count:,} files forgotten; none was deleted")
 
 

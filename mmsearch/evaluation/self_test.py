@@ -58,7 +58,7 @@ def self_test(
     could be tested.
     """
     shelf = read_shelf(library)
-    with open_library(library.folder, model=shelf.model) as of_one:
+    with open_library(library.folder, model=shelf.model, keep_queries=False) as of_one:
         return _tested(of_one, shelf, count, seed, note)
 
 
@@ -197,7 +197,7 @@ def _determinism(
             stored.append(float(row @ rows[0] / np.linalg.norm(row)))
     queries = [language.text(words) for words in _questions(shelf, len(files))]
     first, second = (_answers(library, queries) for _ in range(2))
-    with open_library(library.folder, model=model) as other:
+    with open_library(library.folder, model=model, keep_queries=False) as other:
         anew = _answers(other, queries)
     same = [one == two for one, two in zip(first, second, strict=True)]
     again = [one == two for one, two in zip(first, anew, strict=True)]

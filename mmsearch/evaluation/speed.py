@@ -136,7 +136,7 @@ def _warm(library: Path, model: str, count: int) -> dict[str, Any]:
     """Different questions to one open library, by turns with the least that any could take."""
     questions = [f"{who} {where}" for where in _WHERE for who in _WHO]
     seconds: dict[str, list[float]] = {"query": [], "encode": [], "product": []}
-    with open_library(library, model=model) as opened:
+    with open_library(library, model=model, keep_queries=False) as opened:
         rows = opened.status()["vectors"]
         dim = embed(questions[:1], Modality.TEXT, model).shape[1]
         matrix = np.random.default_rng(0).standard_normal((rows, dim)).astype(np.float32)
