@@ -1,44 +1,34 @@
-"""The library: one catalog and its space in one folder. What a user of the API holds."""
+"""The library: one catalog and its spaces in one folder. What a user of the API holds."""
 
 from __future__ import annotations
 
 import os
-import stat
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Unpack
 
-from mmsearch.backgrounds import sentences_of
+from mmsearch.access import Access
 from mmsearch.catalog import Catalog
-from mmsearch.catalog.connection import damaged
-from mmsearch.durable import make_folders, storage_error, sync_folder
 from mmsearch.encoders import Encoder, open_encoder
 from mmsearch.errors import (
     DiskFull,
     EncoderMismatch,
     LibraryDamaged,
-    LibraryError,
-    LibraryMissing,
-    MmsearchError,
-    SchemaMismatch,
-    StorageFailed,
     UsageError,
 )
 from mmsearch.files import WalkRules, display
 from mmsearch.hits import Hits
 from mmsearch.joint import Joint
 from mmsearch.language import Query, said
-from mmsearch.locking import WriterLock
 from mmsearch.querylog import QueryLog
 from mmsearch.records import Failure, Label, Modality, Report
 from mmsearch.search import How, Options, Search, by_words, fitting, how_to
 from mmsearch.settings import Settings, load_settings
 from mmsearch.space import Space
-from mmsearch.spaces import Spaces, begin_spaces, find_spaces
+from mmsearch.spaces import Spaces, begin_spaces
+from mmsearch.standing import standing, waiting
 
 if TYPE_CHECKING:
     from mmsearch.checking import Depth
@@ -81,15 +71,7 @@ class Library:
         self.settings = settings
         self.models = tuple(models)  # those that are asked for; none: what the library has
         self.folder = settings.index
-        self._reader: tuple[Catalog, Spaces] | None = None
-        self._version = -1  # of the catalog when its spaces were looked up last, and these
-        self._rows: list[tuple[int, str, str, int]] = []
-        self._reader_of: tuple[int, int] | None = None  # device and inode of library.db
-        self._guard = threading.RLock()
-
-    @property
-    def _database(self) -> Path:
-        return self.folder / "library.db"
+        self._access = Access(self.folder, self.models, settings.model)
 
     @property
     def encoder(self) -> Encoder:
@@ -132,12 +114,12 @@ class Library:
             include_hidden=include_hidden,
             without=frozenset({os.path.realpath(os.fsencode(self.folder))}),
         )
-        if not self._database.exists():
+        if not self._access.database.exists():
             self._refuse_empty_start(asked)
         work: dict[str, Any] = {"rehash": rehash, "stop": stop or (lambda: False)}
         run = None
         try:
-            with self._writing(dry_run) as catalog:
+            with self._access.looking() if dry_run else self._access.writing(make=True) as catalog:
                 spaces = begin_spaces(
                     catalog, self.folder, self.models, self.settings.model, dry_run=dry_run
                 )
@@ -154,42 +136,12 @@ class Library:
                 f"disk full, {count} files committed, rerun to continue ({error})"
             ) from error
 
-    @contextmanager
-    def _writing(self, dry_run: bool) -> Iterator[Catalog]:
-        """The catalog for the one writer, made where there is none; or to look at alone."""
-        if dry_run:
-            with Catalog.open(self._database) if self._database.exists() else _nothing() as catalog:
-                yield catalog
-            return
-        self._make_folder()
-        with WriterLock(self.folder / "LOCK"), self._open_for_writing() as catalog:
-            yield catalog
-
     def _refuse_empty_start(self, asked: list[bytes]) -> None:
         if not asked:
             raise UsageError(f"nothing is indexed in {self.folder} yet: name a folder")
         for path in asked:
             if not os.path.exists(path):
                 raise UsageError(f"no such file or folder: {display(path)}")
-
-    def _make_folder(self) -> None:
-        try:
-            above = make_folders(str(self.folder.parent))
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            if not self._database.exists():  # or a power cut may take the folder and all in it
-                for folder in (str(self.folder.parent), *above):
-                    sync_folder(folder)
-        except OSError as error:
-            raise storage_error(error, self.folder) from error
-
-    def _open_for_writing(self) -> Catalog:
-        if self._database.exists():
-            return Catalog.open(self._database, write=True)
-        return Catalog.create(self._database)
-
-    def _spaces(self, catalog: Catalog) -> Spaces:
-        """The spaces to ask. Raises EncoderMismatch, LibraryMissing."""
-        return find_spaces(catalog, self.folder, self.models, self.settings.model)
 
     def forget(self, paths: Paths = (), *, gone: bool = False) -> int:
         """Drop files from the library, never from the disk; returns how many.
@@ -201,9 +153,7 @@ class Library:
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         if not given and not gone:
             raise UsageError("name what to forget: a path that was indexed, or --gone")
-        if not self._database.exists():
-            raise LibraryMissing(f"nothing is indexed in {self.folder}")
-        with WriterLock(self.folder / "LOCK"), Catalog.open(self._database, write=True) as catalog:
+        with self._access.writing() as catalog:
             ids = set(catalog.gone_files()) if gone else set()
             for path in given:
                 ids |= self._known_below(catalog, os.fsencode(path))
@@ -219,9 +169,7 @@ class Library:
 
     def forget_queries(self) -> int:
         """Drop what was kept of past queries (see the setting `keep_queries`); returns how many."""
-        if not self._database.exists():
-            raise LibraryMissing(f"nothing is indexed in {self.folder}")
-        with self._open_for_reading() as catalog:  # whatever opens its encoders
+        with self._access.open_catalog() as catalog:  # whatever opens its encoders
             cache, rows = self.folder / "cache", catalog.spaces()
         return sum(QueryLog(cache, fingerprint, dim).forget() for _, _, fingerprint, dim in rows)
 
@@ -290,7 +238,7 @@ class Library:
         from mmsearch.labels import by_file
 
         kind, kept = fitting(modality, where)
-        with self._reading() as (catalog, _), catalog.snapshot():
+        with self._access.reading() as (catalog, _), catalog.snapshot():
             return by_file(catalog.files_with_contents(kind, kept), catalog.labels())
 
     def clear_labels(
@@ -310,14 +258,12 @@ class Library:
     @contextmanager
     def _labelling(self, write: bool) -> Iterator[tuple[Catalog, Spaces]]:
         """The catalog and its spaces as a reader has them, or as the one writer."""
-        if not write:
-            with self._reading() as found, found[0].snapshot():
+        if write:
+            with self._access.writing() as catalog:
+                yield catalog, self._access.spaces(catalog)
+        else:
+            with self._access.reading() as found, found[0].snapshot():
                 yield found
-            return
-        if not self._database.exists():
-            raise LibraryMissing(f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER")
-        with WriterLock(self.folder / "LOCK"), Catalog.open(self._database, write=True) as catalog:
-            yield catalog, self._spaces(catalog)
 
     # -- reading -----------------------------------------------------------------------
 
@@ -356,7 +302,7 @@ class Library:
         """
         wanted = replace(how_to(k, how), keep=self.settings.keep_queries)
         asked = [said(q) if isinstance(q, str) else q for q in queries]
-        with self._reading() as (catalog, spaces):
+        with self._access.reading() as (catalog, spaces):
             if not spaces.opened and not all(by_words(query) for query in asked):
                 raise EncoderMismatch(
                     f"{self.folder} was made by {spaces.older[-1].encoder_name}, whose vectors do "
@@ -371,8 +317,8 @@ class Library:
         """The older built-in model that made this library, and how many files still wait for
         `index` to encode them anew; None when none does.
         """
-        with self._reading() as (catalog, spaces), catalog.snapshot():
-            return _waiting(catalog, spaces)
+        with self._access.reading() as (catalog, spaces), catalog.snapshot():
+            return waiting(catalog, spaces)
 
     def status(self, *, measure: bool = False) -> dict[str, Any]:
         """What the library holds: roots, counts, model, disk use, and the state of its cache.
@@ -380,31 +326,14 @@ class Library:
         With `measure`, recall and speed of the search are measured now, instead of what was
         measured when its indexes were built.
         """
-        with self._reading() as (catalog, spaces), catalog.snapshot():
-            first, *_ = told = [_told(catalog, one) for one in spaces.every]
-            banks = {one.space.id: sentences_of(one.encoder) for one in spaces.opened}
-            for space, one in zip(spaces.every, told, strict=True):
-                one["search"] = space.searched(banks.get(space.id), anew=measure)
-            roots = [os.fsdecode(path) for _, path, _ in catalog.roots()]
-            counts = catalog.counts() | {"labelled": catalog.count_labelled()}
-            waiting = _waiting(catalog, spaces)
-            asked = [len(space.asked.rows()) for space in spaces.every]
-        sizes = [_size(path) for path in self.folder.rglob("*")]
-        return {
-            "index": str(self.folder),
-            **{key: first[key] for key in ("model", "fingerprint", "dim")},
-            "roots": roots,
-            **counts,
-            "waiting": waiting[1] if waiting else 0,
-            "bytes": sum(sizes),
-            "queries": {"kept": sum(asked), "keep": self.settings.keep_queries},
-            "cache": _together([one["cache"] for one in told]),
-            "spaces": told,
-        }
+        with self._access.reading() as (catalog, spaces), catalog.snapshot():
+            found = standing(catalog, spaces, self.folder, measure=measure)
+        found["queries"]["keep"] = self.settings.keep_queries
+        return found
 
     def errors(self, *, skipped: bool = False) -> list[Failure]:
         """Files that could not be read (or, with `skipped`, are of no supported type)."""
-        with self._reading() as (catalog, _):
+        with self._access.reading() as (catalog, _):
             return [
                 Failure(Path(os.fsdecode(path)), reason, message)
                 for path, reason, message in catalog.problems(skipped=skipped)
@@ -423,7 +352,7 @@ class Library:
         asked = checking.depth_of(depth)
         quick = asked is checking.Depth.QUICK
         try:
-            with self._reading() as (catalog, spaces):
+            with self._access.reading() as (catalog, spaces):
                 for _ in range(_LOOKS):
                     version = catalog.data_version()
                     with catalog.snapshot():
@@ -478,75 +407,13 @@ class Library:
 
     def close(self) -> None:
         """Let go of the files. The object may be used again."""
-        with self._guard:
-            if self._reader:
-                self._reader[0].close()
-            self._reader = self._reader_of = None
+        self._access.close()
 
     def __enter__(self) -> Library:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @contextmanager
-    def _reading(self) -> Iterator[tuple[Catalog, Spaces]]:
-        """The catalog and its spaces for one reader at a time; after an error, opened anew."""
-        with self._guard:
-            try:
-                yield self._read()
-            except (StorageFailed, LibraryDamaged):
-                self.close()
-                raise
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
-                self.close()
-                if not isinstance(error, MmsearchError) and (found := self._damage()):
-                    raise LibraryDamaged(damaged(self._database, found)) from error
-                raise
-
-    def _damage(self) -> str:
-        """The first thing that is wrong with the database, where rows made no sense."""
-        from mmsearch import checking
-
-        with Catalog.open(self._database) as catalog, catalog.snapshot():
-            return next(iter(checking.database(catalog, quick=False)), "")
-
-    def _read(self) -> tuple[Catalog, Spaces]:
-        """The catalog and its spaces, opened again when another library.db took the place."""
-        try:
-            status = os.stat(self._database)
-        except OSError as error:
-            self.close()
-            raise LibraryMissing(
-                f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER"
-            ) from error
-        here = (status.st_dev, status.st_ino)
-        if self._reader is not None and self._reader_of == here:
-            catalog, version = self._reader[0], self._reader[0].data_version()
-            # another process may have begun a space, or dropped one
-            if version == self._version or catalog.spaces() == self._rows:
-                self._version = version
-                return self._reader
-        self.close()
-        catalog = self._open_for_reading()
-        try:
-            spaces = self._spaces(catalog)
-        except BaseException:
-            catalog.close()
-            raise
-        self._reader, self._reader_of = (catalog, spaces), here
-        self._version, self._rows = catalog.data_version(), catalog.spaces()
-        return self._reader
-
-    def _open_for_reading(self) -> Catalog:
-        """The catalog, its schema first brought up to date where we may write."""
-        try:
-            return Catalog.open(self._database)
-        except SchemaMismatch:
-            # where that fails, opening it once more says what is wrong
-            with suppress(LibraryError), WriterLock(self.folder / "LOCK"):
-                Catalog.open(self._database, write=True).close()
-            return Catalog.open(self._database)
 
 
 def _search(catalog: Catalog, spaces: Spaces, how: How) -> Search | Joint:
@@ -555,52 +422,6 @@ def _search(catalog: Catalog, spaces: Spaces, how: How) -> Search | Joint:
         return Search(catalog, spaces.older[-1], None, how)
     found = [Search(catalog, one.space, one.encoder, how) for one in spaces.opened]
     return found[0] if len(found) == 1 else Joint(catalog, found, how)
-
-
-def _told(catalog: Catalog, space: Space) -> dict[str, Any]:
-    """What a space holds, and what it has yet to encode of what its model is noted to read."""
-    state, (_, kinds) = space.state(), catalog.models()[space.id]
-    return {
-        "model": space.encoder_name,
-        "fingerprint": space.fingerprint,
-        "dim": space.dim,
-        "modalities": sorted(kinds),
-        "vectors": catalog.count_vectors(space.id)[0],
-        "missing": sum(catalog.count_missing(space.id, kinds).values()),
-        "cache": {
-            "rows": state.rows, "fresh": state.fresh, "dead": state.dead, "problem": state.problem
-        },
-    }  # fmt: skip
-
-
-def _together(caches: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How the caches of all spaces stand, and the first problem that one of them has."""
-    problems = (one["problem"] for one in caches if one["problem"])
-    counts = {key: sum(one[key] for one in caches) for key in ("rows", "fresh", "dead")}
-    return counts | {"problem": next(problems, None)}
-
-
-def _waiting(catalog: Catalog, spaces: Spaces) -> tuple[str, int] | None:
-    count = catalog.count_waiting([space.id for space in spaces.older])
-    return (spaces.older[-1].encoder_name, count) if count else None
-
-
-def _size(path: Path) -> int:
-    try:
-        status = path.lstat()
-    except OSError:
-        return 0  # gone since the folder was listed, as a writer's log may be
-    return status.st_size if stat.S_ISREG(status.st_mode) else 0
-
-
-@contextmanager
-def _nothing() -> Iterator[Catalog]:
-    """The catalog of a library that does not exist, for a run that writes nothing."""
-    with (
-        TemporaryDirectory(prefix="mmsearch-") as folder,
-        Catalog.create(Path(folder) / "library.db") as catalog,
-    ):
-        yield catalog
 
 
 def _followed(

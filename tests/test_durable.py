@@ -192,7 +192,7 @@ def test_bytes_that_changed_behind_the_dates_are_seen_by_check(three, monkeypatc
 
 def test_scores_from_the_catalog_itself(three):
     """Row by row, of those vectors that are there; of none, none."""
-    with three._reading() as (_, spaces):
+    with three._access.reading() as (_, spaces):
         mine = spaces.opened[0].space
         queries = np.array([[1, 0, 0], [0, 0.6, 0.8]], np.float32)
         ids, scores = mine.exact(queries, [3, 1, 99])
@@ -208,7 +208,7 @@ def test_scores_from_the_catalog_itself(three):
 
 def test_how_a_kind_is_searched_can_be_measured(three):
     """Kept figures where nothing is measured anew, else those of now."""
-    with three._reading() as (_, spaces):
+    with three._access.reading() as (_, spaces):
         mine = spaces.opened[0].space
         (kept,) = mine.searched()
         (anew,) = mine.searched(anew=True)

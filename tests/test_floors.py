@@ -57,6 +57,7 @@ FLOORS = [
     ["hits", "filling", "labels"],
     ["search", "indexing"],
     ["joint"],
+    ["access", "standing"],
     ["library"],
     ["evaluation", "doctor"],
     ["printing", "demo"],

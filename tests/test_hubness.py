@@ -126,7 +126,7 @@ def test_no_bank_no_constants(library, photos, encoder):
 
 def hubness_read(folder) -> dict[int, float]:
     """The constants of pictures that a query works with, by vector id."""
-    with mmsearch.open_library(folder) as library, library._reading() as (_, spaces):
+    with mmsearch.open_library(folder) as library, library._access.reading() as (_, spaces):
         (one,) = spaces.opened
         group = one.space.groups()[Kind.IMAGE]
         assert one.space.problem is None

@@ -223,7 +223,7 @@ def test_row_15_a_reader_never_empties_the_log(three, tmp_path):
     with mmsearch.open_library(tmp_path / "killed") as reader:
         reader.query("red", all=True)
         reader.check()
-        with reader._reading() as (catalog, _):
+        with reader._access.reading() as (catalog, _):
             assert catalog.setting("one") == "late"
             with pytest.raises(MmsearchError), catalog.transaction():
                 catalog.put_setting("one", "no")

@@ -34,7 +34,7 @@ def rows(columns):
 @pytest.mark.parametrize("modality", [None, *Modality])
 def test_memory_says_what_the_catalog_says(mixed, modality):
     """Every way of asking, for every vector and item there is, and for some that are not."""
-    with mixed._reading() as (catalog, spaces):
+    with mixed._access.reading() as (catalog, spaces):
         [space] = spaces.every
         standing = catalog.standing(space.id)
         vectors = [*range(1, 40)]
@@ -70,7 +70,7 @@ def test_an_empty_library_stands_for_nothing(library, photos):
     photos.paint("only.png", "red")
     library.index(photos)
     library.forget(photos.folder)
-    with library._reading() as (catalog, spaces):
+    with library._access.reading() as (catalog, spaces):
         standing = catalog.standing(spaces.every[0].id)
     assert rows(standing.matches([1, 2])) == rows(standing.captioned([1])) == []
     assert rows(standing.kinds_of(np.arange(3))) == []

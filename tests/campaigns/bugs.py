@@ -23,9 +23,9 @@ def no_data_sync() -> None:
 
 def no_folder_sync() -> None:
     """Names are not made durable."""
-    from mmsearch import durable, library
+    from mmsearch import access, durable
 
-    durable.sync_folder = library.sync_folder = lambda path: None
+    durable.sync_folder = access.sync_folder = lambda path: None
 
 
 def synchronous_off() -> None:

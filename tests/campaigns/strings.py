@@ -274,7 +274,7 @@ def only_reading(library: Library, denied: list[str]) -> None:
         denied.append(f"action {action}: {what}")
         return sqlite3.SQLITE_DENY
 
-    with library._reading() as (catalog, _):
+    with library._access.reading() as (catalog, _):
         connection = catalog._connection.connection.driver_connection
         assert connection is not None
         connection.set_authorizer(authorise)
