@@ -68,7 +68,7 @@ class Joint:
 
     def _block(self, queries: Sequence[Query]) -> Iterator[Hits]:
         plans = [self._plan(query) for query in queries]
-        asked: list[list[_Asked]] = [[] for _ in plans]
+        by_space: list[dict[int, _Asked]] = [{} for _ in plans]
         for search in self._searches:
             mine = [
                 (number, part)
@@ -78,10 +78,15 @@ class Joint:
             ]
             questions = search.questions([part.query for _, part in mine])
             for (number, part), question in zip(mine, questions, strict=True):
-                asked[number].append(_Asked(search, replace(question, kinds=part.kinds)))
+                found = _Asked(search, replace(question, kinds=part.kinds))
+                by_space[number][search.space.id] = found
+        asked = [  # in the plan's order: of equal ranks the first counts
+            [some[part.search.space.id] for part in parts]
+            for (parts, _), some in zip(plans, by_space, strict=True)
+        ]
         with self._catalog.snapshot():
-            found = self._hits(asked)
-        for query, parts, hits, (_, notes) in zip(queries, asked, found, plans, strict=True):
+            answers = self._hits(asked)
+        for query, parts, hits, (_, notes) in zip(queries, asked, answers, plans, strict=True):
             rated = any(part.search.rates for part in parts)
             said = [*notes, *unrated([part.search for part in parts], hits, self._how)]
             yield told(query, _explained(parts, hits), self._how, rated, said)
@@ -89,8 +94,8 @@ class Joint:
     # -- who is asked what -------------------------------------------------------------
 
     def _plan(self, query: Query) -> tuple[list[_Part], list[str]]:
-        """Every space that reads all of a query; and for what these have no vectors of, those that
-        can be asked in words.
+        """Every space that reads all of a query; after them, for what these have no vectors of,
+        those that can be asked in words.
         """
         if self._how.hybrid is Hybrid.ONLY:  # words are the catalog's, whatever the space
             return [_Part(self._searches[0], query, frozenset(Modality))], []
@@ -149,7 +154,7 @@ class Joint:
 
     def _found(self, asked: Sequence[Sequence[_Asked]], count: int) -> list[list[Hit]]:
         """The best hits of each query; each space is asked for all of its questions together."""
-        lists: list[list[list[Hit]]] = [[] for _ in asked]
+        lists: list[dict[int, list[Hit]]] = [{} for _ in asked]  # by space
         for search in self._searches:
             mine = [
                 (number, part.question)
@@ -159,10 +164,14 @@ class Joint:
             ]
             found = search.found([question for _, question in mine], max(count, _DEPTH))
             for (number, _), hits in zip(mine, found, strict=True):
-                lists[number].append([_of(search, hit) for hit in hits])
+                lists[number][search.space.id] = [_of(search, hit) for hit in hits]
+        ordered = [
+            [some[part.search.space.id] for part in parts]
+            for parts, some in zip(asked, lists, strict=True)
+        ]
         return [
             (some[0] if len(some) == 1 else join(some, self._known(parts, some)))[:count]
-            for parts, some in zip(asked, lists, strict=True)
+            for parts, some in zip(asked, ordered, strict=True)
         ]
 
     def _known(self, parts: Sequence[_Asked], lists: Sequence[Sequence[Hit]]) -> Counter[int]:

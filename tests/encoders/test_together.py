@@ -81,3 +81,5 @@ def test_pictures_by_one_and_sounds_by_the_other(typed):
     assert next(iter(hits)) == str(files / "red.png")
     assert said[0].startswith(f"sounds were looked for with {hear} by the words nearest to it: ")
     assert '"a dog"' in said[0]
+    hits, _ = asked(run, "--audio", str(files / "low.wav"))
+    assert next(iter(hits)) == str(files / "low.wav")  # before what is near to its words
