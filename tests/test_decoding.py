@@ -314,6 +314,16 @@ def test_a_decoder_that_recurses_without_end_is_survived(folder, evil):
     assert found["recurse"] in (Reason.CRASHED, Reason.CORRUPT)
 
 
+def test_a_decoder_that_ends_the_server_costs_its_file_alone(folder, evil):
+    """Row 46: whoever kills the process that forks decoders, those that there are go on."""
+    paths = [put(folder / "orphan", evil="orphan")]
+    paths += [put(folder / f"good-{n}", seed=n) for n in range(20)]
+    outcomes = decode(paths, workers=2)
+    assert reasons(outcomes) == {"orphan": Reason.CRASHED} | {f"good-{n}": None for n in range(20)}
+    assert evil() == 2
+    assert outcomes[paths[0]].message.startswith("the decoder died")
+
+
 def test_what_a_decoder_prints_is_no_answer(folder, evil):
     """Row 46: a codec that writes to stdout does not garble the answers."""
     paths = [put(folder / "babble", evil="babble", seed=1), put(folder / "good", seed=2)]
@@ -420,5 +430,10 @@ def test_closing_ends_workers_in_the_middle_of_their_work(folder, evil):
     pool.submit(Job(put(folder / "good")))
     assert isinstance(pool.next(), Piece)  # the good one; the other spins
     assert pool.next().reason is None
+    decoders = [worker._process.pid for worker in pool._workers]
     pool.close()
     assert children() <= before
+    with pytest.raises(ProcessLookupError):
+        os.kill(decoders[0], 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(decoders[1], 0)

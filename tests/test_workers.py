@@ -16,6 +16,7 @@ from conftest import paint
 import mmsearch
 from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants, claims
 from mmsearch.decoding.frames import receive, send
+from mmsearch.decoding.processes import ForkServer, spawned
 from mmsearch.decoding.reading import cap_memory
 from mmsearch.decoding.worker import Worker
 from mmsearch.files import Stat
@@ -27,13 +28,22 @@ JOB = Job(b"/a")
 DIGEST = "0d" * 16
 
 
+@pytest.fixture
+def server():
+    """Where decoders are forked."""
+    opened = ForkServer()
+    yield opened
+    opened.end()
+
+
 # -- the worker's side -------------------------------------------------------------------
 
 
-def test_a_worker_ends_with_its_questions(tmp_path):
+@pytest.mark.parametrize("way", ["spawned", "forked"])
+def test_a_worker_ends_with_its_questions(tmp_path, server, way):
     """It says that it is ready, answers, and exits with 0 when nobody can ask any more."""
     path = os.fsencode(paint(tmp_path / "red.png", "red"))
-    worker = Worker(WANTS, LIMITS)
+    worker = Worker(WANTS, LIMITS, server.start if way == "forked" else spawned)
     process = worker._start()
     send(process.stdin, worker._hello)
     assert receive(process.stdout)[0] == {"ready": True}
@@ -186,7 +196,7 @@ class Spoken:
 
 
 def asked(frames, deliver=lambda piece: True, job=JOB):
-    worker = Worker(WANTS, LIMITS)
+    worker = Worker(WANTS, LIMITS, spawned)
     worker._process = process = Spoken(frames)
     return worker.ask(job, deliver), worker, process
 
@@ -218,21 +228,21 @@ def test_the_last_part_of_a_file_of_one_is_kept():
     assert worker._process is process and not process.killed
 
 
-@pytest.mark.parametrize("code, how", [(-11, "signal 11"), (3, "status 3")])
+@pytest.mark.parametrize("code, how", [(-11, " (signal 11)"), (3, " (status 3)"), (None, "")])
 def test_how_a_worker_ended(tmp_path, code, how):
-    """By which signal, or with which status; the file's state is noted."""
+    """By which signal, or with which status, if anybody knows; the file's state is noted."""
     path = paint(tmp_path / "red.png", "red")
-    worker = Worker(WANTS, LIMITS)
+    worker = Worker(WANTS, LIMITS, spawned)
     worker._process = process = Spoken([])
     process.wait = lambda timeout=None: code
     outcome = worker.ask(Job(os.fsencode(path)), lambda piece: True)
-    assert outcome.message == f"the decoder died ({how})"
+    assert outcome.message == f"the decoder died{how}"
     assert outcome.state == Stat.of(path.stat()).figures
 
 
 def test_a_worker_that_cannot_even_be_killed(monkeypatch):
     """One that hangs in a dead disk's system call is not waited for any longer than 5 seconds."""
-    worker = Worker(WANTS, LIMITS)
+    worker = Worker(WANTS, LIMITS, spawned)
     worker._process = process = Spoken([])
     waited = []
 

@@ -10,7 +10,9 @@ picture or many windows of sound or passages of text, come one by one and before
 outcome: neither side ever holds a long sound.
 
 `jobs` has the words, `pool` and `worker` are this side, `reading` is the other, and `frames`
-and `claims` are what goes between them.
+and `claims` are what goes between them. A process that has an open database, threads or a model
+is never forked: on Linux `server`, a small process that has none, forks the workers, so that a
+new one costs milliseconds; elsewhere each is spawned (`processes`).
 """
 
 from mmsearch.decoding.jobs import SUFFIXES, Job, Limits, Outcome, Piece, Wants

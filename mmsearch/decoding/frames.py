@@ -1,4 +1,4 @@
-"""Frames between a pool and its workers: JSON with raw bytes behind."""
+"""What goes through pipes and sockets: frames of JSON with raw bytes behind, and numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import struct
 from typing import IO, Any
 
+NUMBER = struct.Struct("<i")  # a pid, or a status as os.waitpid gives it
 _FRAME = struct.Struct("<II")  # bytes of JSON, bytes of data
 _LARGEST = 1 << 26  # bytes of JSON or of data; a worker that claims more talks nonsense
 

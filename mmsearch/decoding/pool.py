@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from mmsearch.decoding.jobs import Job, Limits, Outcome, Piece, Wants
+from mmsearch.decoding.processes import ForkServer
 from mmsearch.decoding.worker import Worker
 from mmsearch.errors import MmsearchError
 from mmsearch.records import Reason
@@ -30,7 +31,8 @@ class DecoderPool:
         self.waiting = 0
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._answers: queue.Queue[Piece | Outcome | MmsearchError] = queue.Queue(self.window)
-        self._workers = [Worker(wants, limits) for _ in range(workers)]
+        self._server = ForkServer()
+        self._workers = [Worker(wants, limits, self._server.start) for _ in range(workers)]
         self._threads: list[threading.Thread] = []
         self._given_up = threading.Event()
         self._closed = threading.Event()
@@ -74,6 +76,7 @@ class DecoderPool:
                 thread.join(0.05)
         for worker in self._workers:
             worker.end()
+        self._server.end()
 
     def _serve(self, worker: Worker) -> None:
         while (job := self._jobs.get()) is not None and not self._closed.is_set():

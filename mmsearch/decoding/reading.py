@@ -21,6 +21,18 @@ _SOUND_BYTES = 192_000 * 2 * 4
 _LARGE_SOUND = 1 << 26  # bytes: hashing as many takes longer than opening the file once more
 
 
+def prepare() -> None:
+    """Import all that reading files takes, for those that are forked from this process."""
+    from mmsearch import files  # noqa: F401
+    from mmsearch.loaders import formats, metadata, texts  # noqa: F401
+
+    with suppress(ImportError, OSError):  # no libsndfile: said when there is a sound to read
+        from mmsearch.loaders import sounds  # noqa: F401
+    for name in formats.PLUGINS:
+        with suppress(LoadError):
+            formats.plugin(name)
+
+
 def work() -> None:
     """The life of a worker process: answer jobs from stdin on stdout until stdin ends."""
     questions = sys.stdin.buffer

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 
 from mmsearch.decoding.claims import outcome, piece
 from mmsearch.decoding.frames import receive, send
 from mmsearch.decoding.jobs import Job, Limits, Outcome, Piece, Wants
+from mmsearch.decoding.processes import Forked
 from mmsearch.errors import MmsearchError
 from mmsearch.files import Stat
 from mmsearch.records import Reason
@@ -21,14 +21,18 @@ from mmsearch.records import Reason
 _MOST_FRAMES = 1 << 20  # parts of a file; a worker that finds as many talks nonsense
 
 
-class Worker:
-    """One process at a time, replaced when it dies."""
+Process = subprocess.Popen[bytes] | Forked
 
-    def __init__(self, wants: Wants, limits: Limits) -> None:
+
+class Worker:
+    """One process at a time, replaced when it dies by another that `start` gives."""
+
+    def __init__(self, wants: Wants, limits: Limits, start: Callable[[], Process]) -> None:
         self._hello = {"wants": asdict(wants), "limits": asdict(limits)}
         self._wants = wants
         self._timeout = limits.timeout
-        self._process: subprocess.Popen[bytes] | None = None
+        self._start = start
+        self._process: Process | None = None
         self._deadline: float | None = None
         self._overdue = False
 
@@ -62,7 +66,7 @@ class Worker:
         finally:
             self._deadline = None
 
-    def _ready(self) -> subprocess.Popen[bytes]:
+    def _ready(self) -> Process:
         """The process, started when there is none. No file is to blame when that fails."""
         if self._process is None:
             try:
@@ -89,8 +93,10 @@ class Worker:
             self._overdue = False
             message = f"not decoded within {self._timeout:g} seconds"
             return Outcome(job, state, reason=Reason.TIMED_OUT, message=message)
-        how = f"signal {-code}" if code and code < 0 else f"status {code}"
-        return Outcome(job, state, reason=Reason.CRASHED, message=f"the decoder died ({how})")
+        how = ""  # unless somebody knows
+        if code is not None:
+            how = f" (signal {-code})" if code < 0 else f" (status {code})"
+        return Outcome(job, state, reason=Reason.CRASHED, message=f"the decoder died{how}")
 
     def _replace(self) -> int | None:
         """End the process, so that the next job has another; its exit code."""
@@ -108,9 +114,10 @@ class Worker:
 
     def kill(self) -> None:
         """End the process at once; the thread that waits for it notices."""
-        if self._process is not None:
+        process = self._process  # whose thread may replace it meanwhile
+        if process is not None:
             with suppress(OSError):
-                self._process.kill()
+                process.kill()
 
     def end(self) -> None:
         """End the process and wait for it: its CPU time counts as ours, and no zombie stays."""
@@ -119,17 +126,3 @@ class Worker:
             # one that hangs in a dead network disk's system call cannot even be killed
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5)
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        # -P: never import from the current folder, which may be the folder of photos.
-        # A group of its own: Ctrl-C in the terminal is for us to handle, not for it.
-        package = str(Path(__file__).resolve().parents[2])
-        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        return subprocess.Popen(
-            [sys.executable, "-P", "-c", "from mmsearch.decoding.reading import work; work()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
-            process_group=0 if os.name == "posix" else None,
-        )

@@ -16,7 +16,7 @@ from mmsearch.records import Reason
 # The allow-list: sniff() gives one of these names, and no other decoder is ever run.
 # The plugin's class is called rather than Image.open, which would first ask 30 others,
 # then hold the full size of a JPEG against a limit that scaled decoding never meets.
-_PLUGINS = {
+PLUGINS = {
     "JPEG": "PIL.JpegImagePlugin:JpegImageFile",
     "PNG": "PIL.PngImagePlugin:PngImageFile",
     "WEBP": "PIL.WebPImagePlugin:WebPImageFile",
@@ -71,7 +71,7 @@ def plugin(name: str) -> Any:
     """The class that opens a format. Raises LoadError where it is not installed."""
     if name == "AVIF" and not features.check("avif"):
         raise LoadError(Reason.NEEDS_EXTRA, "AVIF needs a newer Pillow: pip install -U pillow")
-    place, attribute = _PLUGINS[name].split(":")
+    place, attribute = PLUGINS[name].split(":")
     try:
         module: Any = importlib.import_module(place)
         # One thread a picture: the workers are the parallelism, and every thread reserves

@@ -137,7 +137,7 @@ def _evil(name: str) -> tuple[str, Callable[[Maker], bytes]]:
 
 
 _files(Reason.CRASHED, evil_segfault=_evil("segfault"), evil_abort=_evil("abort"),
-       evil_exit=_evil("exit-0"), evil_lie=_evil("lie"))  # fmt: skip
+       evil_exit=_evil("exit-0"), evil_lie=_evil("lie"), evil_orphan=_evil("orphan"))  # fmt: skip
 _files(Reason.TIMED_OUT, evil_sleep=_evil("sleep"), evil_spin=_evil("spin"))
 _files(Reason.OUT_OF_MEMORY, evil_swell=_evil("swell"))
 _files(FAILED, evil_recurse=_evil("recurse"))

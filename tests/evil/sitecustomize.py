@@ -35,6 +35,14 @@ def lie():
     time.sleep(3600)
 
 
+def orphan():
+    """Take the process with it that forks decoders, and no other."""
+    with open(f"/proc/{os.getppid()}/cmdline", "rb") as file:
+        if b"mmsearch.decoding.server" in file.read():
+            os.kill(os.getppid(), signal.SIGKILL)
+    os._exit(9)
+
+
 def recurse():
     recurse()
 
@@ -52,6 +60,7 @@ EVILS = {
     b"recurse": recurse,
     b"babble": babble,
     b"lie": lie,
+    b"orphan": orphan,
 }
 
 
@@ -107,5 +116,5 @@ def install():
     loaders.load_image, files.opened = load_image, opened_meanwhile
 
 
-if any("mmsearch.decoding.reading import work" in argument for argument in sys.orig_argv):
+if any("mmsearch.decoding." in argument for argument in sys.orig_argv):
     install()

@@ -32,6 +32,12 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
+def server_and_decoders(pid: int) -> list[int]:
+    """The process that forks decoders for a run, and they."""
+    (server,) = children(pid)
+    return [server, *children(server)]
+
+
 def wait_for_end(pidfd: int) -> bool:
     """True when the process ended within half a minute."""
     poll = select.poll()
@@ -99,30 +105,36 @@ def test_row_9_nobody_listens(campaign: Campaign, stream: str) -> None:
 
 
 def test_row_10_the_parent_is_killed(campaign: Campaign) -> None:
-    """row 10: workers whose parent is killed end by themselves, and the library is as in row 1."""
+    """row 10: workers whose parent is killed end by themselves, as does the process that forked
+    them, and the library is as in row 1.
+    """
     index = campaign.fresh("orphans")
     process = campaign.stopped(index, campaign.commits_at[1])
-    workers = children(process.pid)
-    assert len(workers) == 1
-    watched = os.pidfd_open(workers[0])
+    watched = [os.pidfd_open(pid) for pid in server_and_decoders(process.pid)]
+    assert len(watched) == 2
     process.kill()
     outcome = campaign.ended(index, process)
-    assert wait_for_end(watched), "a worker outlives its parent"
-    os.close(watched)
+    for one in watched:
+        assert wait_for_end(one), "a worker outlives its parent"
+        os.close(one)
     assert outcome.code == -9
     campaign.judge(index, outcome)
     campaign.judge_resumed(index)
 
 
-def test_row_10_a_worker_is_killed(campaign: Campaign) -> None:
-    """row 10: a killed worker is replaced, and the file it read is read again: nothing is lost."""
-    index = campaign.fresh("worker-killed")
+@pytest.mark.parametrize("who", ["decoder", "server", "both"])
+def test_row_10_a_worker_is_killed(campaign: Campaign, who: str) -> None:
+    """row 10: a killed worker is replaced, and the file it read is read again: nothing is lost.
+    So is the process that forks workers.
+    """
+    index = campaign.fresh(f"{who}-killed")
     process = campaign.stopped(index, campaign.commits_at[0])
-    (worker,) = children(process.pid)
-    watched = os.pidfd_open(worker)
-    os.kill(worker, signal.SIGKILL)
-    assert wait_for_end(watched)
-    os.close(watched)
+    server, decoder = server_and_decoders(process.pid)
+    for victim in {"decoder": [decoder], "server": [server], "both": [server, decoder]}[who]:
+        watched = os.pidfd_open(victim)
+        os.kill(victim, signal.SIGKILL)
+        assert wait_for_end(watched)
+        os.close(watched)
     process.send_signal(signal.SIGCONT)
     outcome = campaign.ended(index, process)
     assert outcome.code == 3 and complaints(outcome) == []
@@ -141,7 +153,7 @@ def test_row_10_a_worker_without_memory(campaign: Campaign, tmp_path: Path) -> N
     index = campaign.fresh("memory")
     # 32 files are read ahead, so at the first commit the last are not read yet
     process = campaign.stopped(index, campaign.commits_at[0], photos)
-    (worker,) = children(process.pid)
+    _, worker = server_and_decoders(process.pid)
     pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
     room = pages * os.sysconf("SC_PAGE_SIZE") + 30_000_000
     resource.prlimit(worker, resource.RLIMIT_AS, (room, room))
