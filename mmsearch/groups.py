@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
+from mmsearch.places import Places
 from mmsearch.ranking import highest
 from mmsearch.records import Rows
 from mmsearch.vectors import Engine, VectorStore, open_store
@@ -57,6 +58,7 @@ class Group:
         for rows in fresh:
             self.store.add(rows.ids, rows.vectors)
         self.ids: Ids = _joined([rows.ids for rows in blocks])
+        self._places = Places(self.ids)
         self._hubness: Scores = _joined([rows.hubness for rows in blocks])
         self._base = base.rows.vectors if base is not None else np.empty((0, dim), np.float32)
         self._fresh: Vectors = np.concatenate([self._base[:0], *(rows.vectors for rows in fresh)])
@@ -102,7 +104,7 @@ class Group:
         return self._hubness[self._at(ids)]
 
     def _at(self, ids: Ids) -> Ids:
-        return np.searchsorted(self.ids, ids).clip(max=max(len(self.ids) - 1, 0))
+        return self._places.spans(ids)[0].clip(max=max(len(self.ids) - 1, 0))
 
     def some(self, queries: Vectors, ids: Ids) -> Scored:
         """The scores with these vectors, which are there, in the order given."""

@@ -29,6 +29,7 @@ Floats = npt.NDArray[np.floating[Any]]
 FILE = "relevance.json"  # in a model's folder
 SENTENCES = "queries.npy"  # rows of the sentences, which hubness takes for queries too
 _TOP = 10  # how many of the best hits are looked at together
+_MOMENTS = slice(2 * len(Modality), 2 * len(Modality) + 2)  # of the scores, among the features
 _SPECIFIC = 8  # of the sentences, those that the query is nearest to
 
 
@@ -111,7 +112,7 @@ class Calibrator:
         mixed = self.share * line + (1 - self.share) * (self.base + self.trees(row))
         there = _logistic(self.offset + self.slope * mixed)
         start, by_score, by_spread = self.falls[asked, found]
-        mean, deviation = _moments(np.asarray(scores, np.float64))
+        mean, deviation = row[_MOMENTS]
         likely = _logistic(start + by_score * hits + by_spread * (hits - mean) / deviation)
         relevance: Floats = there * likely / likely.max()
         return relevance
@@ -127,12 +128,12 @@ def features(
     sentences: Vectors,
 ) -> Floats:
     """What the trees look at; see `Calibrator.relevance`. (f,) float64, always finite."""
-    scores = np.asarray(scores, np.float64)
+    scores = np.sort(np.asarray(scores, np.float64))
     top = -np.sort(-np.asarray(hits, np.float64))[:_TOP]
     mean, deviation = _moments(scores)
     spread = (scores - mean) / deviation if len(scores) else np.zeros(1)
     square = spread * spread
-    half, most, tail = np.quantile(scores if len(scores) else top, (0.5, 0.9, 0.99))
+    half, most, tail = _quantiles(scores if len(scores) else top[::-1])
     said = np.sort(sentences @ query)
     fits = sentences @ best
     return np.array(
@@ -147,6 +148,15 @@ def features(
         ],
         np.float64,
     )  # fmt: skip
+
+
+def _quantiles(rising: Floats) -> Floats:
+    """The median, the ninth tenth and the last hundredth's begin of (n,) rising scores."""
+    at = np.array((0.5, 0.9, 0.99)) * (len(rising) - 1)
+    low = at.astype(np.int64)
+    beside = np.minimum(low + 1, len(rising) - 1)
+    quantiles: Floats = rising[low] + (rising[beside] - rising[low]) * (at - low)
+    return quantiles
 
 
 def _moments(scores: Floats) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import numpy as np
@@ -81,6 +82,31 @@ def test_candidates_answer_as_every_score_does(tmp_path, monkeypatch, seed):
         assert bool(searched) == (share == 0)
     assert answers[0] == answers[1]
     assert all(len(hits) == 5 for hits in answers[0][:3])
+
+
+@pytest.mark.parametrize("at_once", [1 << 24, 1, 40_000])
+def test_many_together_are_answered_as_one_by_one(tmp_path, monkeypatch, at_once):
+    """With an index, captions, words and conditions, in products of all, of some and of one: the
+    same hits, scores and order as each alone.
+    """
+    monkeypatch.setattr(planning, "INDEX_FROM_ROWS", 100)
+    monkeypatch.setattr(answering, "_AT_ONCE", at_once)
+    monkeypatch.setattr(answering, "_CANDIDATES", 4)
+    monkeypatch.setattr(answering, "_SPARE", 1)
+    monkeypatch.setattr(nearest, "_WHOLE", 0)
+    rows = unit_rows(4, 300, 3)
+    pairs = itertools.permutations(["red", "green", "blue", "cyan", "yellow"], 2)
+    said = {number: f"{one} {other}" for number, (one, other) in enumerate(pairs, start=7)}
+    filled(tmp_path, rows, said=said, hubness=np.random.default_rng(4).uniform(-0.05, 0.05, 300))
+    inject(monkeypatch, FakeEncoder())
+    asked = [words for words, how in ASKED if not how] + [*said.values(), "17", "p 250"]
+    with mmsearch.open_library(tmp_path) as library:
+        together = library.query_many(asked, 5)
+        alone = [library.query(words, 5) for words in asked]
+    told = [[[(hit.id, hit.rank) for hit in hits] for hits in some] for some in (together, alone)]
+    assert told[0] == told[1]
+    scores = [np.array([hit.score for hits in some for hit in hits]) for some in (together, alone)]
+    np.testing.assert_allclose(*scores, atol=1e-6)
 
 
 @pytest.fixture

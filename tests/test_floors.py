@@ -20,7 +20,7 @@ PACKAGE = Path(mmsearch.__file__).parent
 FLOORS = [
     ["records"],
     ["errors"],
-    ["settings", "durable"],
+    ["settings", "durable", "places"],
     ["filters", "lists"],
     [
         "files",

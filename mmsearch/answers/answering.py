@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -29,6 +29,8 @@ _SPARE = 4
 # Finalists beyond the k that are asked for: the last bits of a fast score, which depend on
 # where a row lies, do not decide which of several equal pictures is among the k.
 _FINALISTS = 16
+
+_AT_ONCE = 1 << 24  # scores in memory: 64 MB
 
 Found = TypeVar("Found", Matches, "tuple[Ids, Kinds]")
 Among = Mapping[Kind, "Ids | None"]
@@ -60,6 +62,7 @@ def answer(
         mine = [candidates[number] for number in waiting]
         _reach(mine, many)
         complete = [one.take(many) for one in mine]
+        _score(mine)
         finalists = [one.finalists(k) for one in mine]
         wanted = {int(id) for one in finalists for _, _, own, *_ in one for id in own if id}
         ids, rows = catalog.vectors_of(sorted(wanted))
@@ -129,6 +132,36 @@ def _reach(candidates: Sequence[_Candidates], many: int) -> None:
         start += len(one.rows)
 
 
+def _score(candidates: Sequence[_Candidates]) -> None:
+    """Score what was taken, of each kind with many questions together."""
+    found: dict[Kind, list[tuple[_Candidates, Scores, Ids, Ids]]] = {}
+    for one in candidates:
+        for kind, values, columns, vectors in one.known():
+            found.setdefault(kind, []).append((one, values, columns, vectors))
+    for kind, parts in found.items():
+        group, start = candidates[0].groups[kind], 0
+        while start < len(parts):
+            ids, rows, end = 0, 0, start
+            while end == start or (end < len(parts) and ids * rows <= _AT_ONCE):
+                ids, rows = ids + len(parts[end][3]), rows + len(parts[end][0].rows)
+                end += 1
+            _fill(group, kind, parts[start:end])
+            start = end
+
+
+def _fill(group: Group, kind: Kind, parts: Sequence[tuple[_Candidates, Scores, Ids, Ids]]) -> None:
+    """Have each question put the z of its vectors into columns; the highest of several."""
+    union = np.unique(np.concatenate([vectors for *_, vectors in parts]))
+    scored = group.some(np.concatenate([one.rows for one, *_ in parts]), union)
+    line = 0
+    for one, values, columns, vectors in parts:
+        at, lines = np.searchsorted(union, vectors), slice(line, line + len(one.rows))
+        z = one.standard.of(kind, scored.scores[lines, at], scored.hubness[at])
+        for row, mine in zip(values, z, strict=True):
+            np.fmax.at(row, columns, mine)
+        line = lines.stop
+
+
 class _Candidates:
     """Items that may be among the best, with what their vectors, captions and words say.
 
@@ -153,7 +186,7 @@ class _Candidates:
         if question.by_vectors:
             self._asked = [question.asked[leaf] for leaf in question.leaves]
             self.rows: Vectors = np.stack([asked.vector for asked in self._asked])
-            self._standard = Standard(self._asked, groups)
+            self.standard = Standard(self._asked, groups)
 
     @property
     def captioned(self) -> bool:
@@ -170,7 +203,7 @@ class _Candidates:
             if self.captioned:
                 found += [
                     self._by_captions(self.lines.start + line, many)
-                    for line in np.flatnonzero(self._standard.by_words).tolist()
+                    for line in np.flatnonzero(self.standard.by_words).tolist()
                 ]
         ids, kinds = map(np.concatenate, zip(*found, strict=True))
         self._ids, first = np.unique(ids, return_index=True)
@@ -225,16 +258,44 @@ class _Candidates:
         own: dict[Kind, Reach] = {
             kind: reach for kind, reach in self.reaches.items() if kind != Kind.CAPTION
         }
-        near = worthiest(q, self._standard, own, self.lines, self.among, many)
+        near = worthiest(q, self.standard, own, self.lines, self.among, many)
         ids, kinds, self._complete = near[0], near[1], self._complete and near[2]
         matches = self._items.matches(ids, q.modality, q.kept)
         # the others stand for files that are gone: no search has to meet them again
+        if np.array_equal(ids, matches.vectors):
+            return matches.items, matches.kinds
         dead = ~np.isin(ids, matches.vectors)
         for kind in map(Kind, np.unique(kinds[dead]).tolist()):
             self.groups[kind].store.remove(np.sort(ids[dead & (kinds == kind)]))
         return matches.items, matches.kinds
 
     # -- the best of them --------------------------------------------------------------
+
+    def known(self) -> Iterator[tuple[Kind, Scores, Ids, Ids]]:
+        """Look up the items' own vectors, (m,), and those of their captions: of each kind where
+        their standardised scores belong, (t, m), in which columns of it, and the vectors.
+        """
+        self._vectors = np.zeros(len(self._ids), np.int64)
+        self._own = np.full((len(self._words), len(self._ids)), np.nan, np.float32)
+        self._captions = self._own.copy()
+        if not self.question.by_vectors:
+            return
+        items, found = self._items.vectors_of_items(self._space_id, self._ids)
+        _put(self._vectors, self._ids, items, found)
+        for kind in set(self.groups) - {Kind.CAPTION}:
+            mine = np.flatnonzero((self._kinds == kind) & (self._vectors > 0))
+            yield from self._held(kind, self._own, mine, self._vectors[mine])
+        if self.captioned:
+            items, said = self._items.captions_of_items(self._space_id, self._ids)
+            columns = np.searchsorted(self._ids, items)
+            yield from self._held(Kind.CAPTION, self._captions, columns, said)
+
+    def _held(
+        self, kind: Kind, values: Scores, columns: Ids, vectors: Ids
+    ) -> Iterator[tuple[Kind, Scores, Ids, Ids]]:
+        here = self.groups[kind].holds(vectors)
+        if here.any():
+            yield kind, values, columns[here], vectors[here]
 
     def finalists(self, k: int) -> list[tuple[Modality, Ids, Ids, Scores, Scores, Scores]]:
         """Of each modality the k best and some more: items, their own vectors (0 for none), and
@@ -244,7 +305,9 @@ class _Candidates:
         words = np.full((len(self._words), len(ids)), np.nan, np.float32)
         for row, (items, fits) in zip(words, self._words, strict=True):
             _put(row, ids, items, fits)
-        vectors, own, captions = self._of_vectors()
+        vectors, own, captions = self._vectors, self._own, self._captions
+        if self.question.by_vectors:
+            captions[~self.standard.by_words] = np.nan
         _, worth = self._value(own, captions, words)
         found = []
         for kind in sorted(self.question.kinds):
@@ -276,7 +339,7 @@ class _Candidates:
                 scores = products(queries, rows[at[there]])
                 raw[there] = scores[-1]
                 hubness = self.groups[Kind[kind.name]].hubness_of(vectors[there])
-                own[:, there] = self._standard.of(Kind[kind.name], scores[:-1], hubness)
+                own[:, there] = self.standard.of(Kind[kind.name], scores[:-1], hubness)
             z, worth = self._value(own, captions, words)
             order = np.lexsort((items, vectors, -worth))
             order = order[np.isfinite(worth[order])]
@@ -304,7 +367,7 @@ class _Candidates:
         found = []
         background = np.empty((len(self.rows), 0), np.float32)
         if (some := self.background.get(Kind[kind.name])) is not None:
-            background = self._standard.of(Kind[kind.name], some.scores, some.hubness)
+            background = self.standard.of(Kind[kind.name], some.scores, some.hubness)
         for asked, scores, hits in zip(self._asked, background, z, strict=True):
             best = rows[int(hits.argmax())]
             found.append(
@@ -322,36 +385,6 @@ class _Candidates:
         fused = fuse(own, captions, words)
         fused = np.where(np.isnan(fused), np.float32(-np.inf), fused)
         return fused, self.question.worth(fused)
-
-    def _of_vectors(self) -> tuple[Ids, Scores, Scores]:
-        """(m,) the items' own vectors, and (t, m) standardised scores of these and the highest of
-        their captions.
-        """
-        vectors = np.zeros(len(self._ids), np.int64)
-        own = np.full((len(self._words), len(self._ids)), np.nan, np.float32)
-        captions = own.copy()
-        if not self.question.by_vectors:
-            return vectors, own, captions
-        items, found = self._items.vectors_of_items(self._space_id, self._ids)
-        _put(vectors, self._ids, items, found)
-        for kind in set(self.groups) - {Kind.CAPTION}:
-            mine = np.flatnonzero((self._kinds == kind) & (vectors > 0))
-            self._fill(own, kind, mine, vectors[mine])
-        if self.captioned:
-            items, said = self._items.captions_of_items(self._space_id, self._ids)
-            self._fill(captions, Kind.CAPTION, np.searchsorted(self._ids, items), said)
-            captions[~self._standard.by_words] = np.nan
-        return vectors, own, captions
-
-    def _fill(self, values: Scores, kind: Kind, columns: Ids, vectors: Ids) -> None:
-        """Put the z of vectors of one kind into columns; the highest of several."""
-        if not len(vectors):
-            return
-        group = self.groups[kind]
-        here = group.holds(vectors)
-        some = group.some(self.rows, vectors[here])
-        for row, z in zip(values, self._standard.of(kind, some.scores, some.hubness), strict=True):
-            np.fmax.at(row, columns[here], z)
 
 
 def _put(values: np.ndarray, ids: Ids, some: Ids, theirs: np.ndarray) -> None:

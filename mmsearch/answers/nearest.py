@@ -67,7 +67,11 @@ class Reach:
             return self._whole(lines), None
         rows = self._rows[lines]
         near = [self._ids[lines.start + line] for line in wanted]
-        scored = self.group.some(rows, near[0] if len(near) == 1 else np.unique(near))
+        if len(rows) == 1:  # its scores are there
+            scores = self._scores[lines]
+            scored = Scored(near[0], scores, self.group.hubness_of(near[0]))
+        else:
+            scored = self.group.some(rows, near[0] if len(near) == 1 else np.unique(near))
         if self._ids.shape[1] < self.size:
             return scored, None
         most = np.zeros(len(rows), np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,7 @@ class Hybrid(StrEnum):
     ONLY = "only"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question:
     """A query as it is to be answered. `asked` has its leaves in vectors, where there are any."""
 
@@ -40,12 +41,12 @@ class Question:
     kept: Filter | None = None
     kinds: frozenset[Modality] = frozenset(Modality)  # of items that are to be among the answers
 
-    @property
+    @cached_property
     def leaves(self) -> list[Leaf]:
         """What is scored, in the order of the rows of every array here."""
         return leaves(self.query, self.fusion, subtract=self.subtract)
 
-    @property
+    @cached_property
     def wanted(self) -> list[Leaf]:
         """Those of the leaves that say what is looked for, each once."""
         return list(dict.fromkeys(wanted(self.query, self.fusion, subtract=self.subtract)))

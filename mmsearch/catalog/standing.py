@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mmsearch.places import Places
 from mmsearch.records import Kind, Modality
 
 if TYPE_CHECKING:
@@ -34,13 +35,15 @@ class Pairs:
 
     def __init__(self, keys: Ids, values: Ids) -> None:
         order = np.argsort(keys, kind="stable")
-        self._keys, self._values = keys[order], values[order]
+        self._places, self._values = Places(keys[order]), values[order]
 
     def of(self, keys: Ids | Sequence[int]) -> tuple[Ids, Ids]:
         """Two arrays: a key and a value for each value of these keys, in their order."""
         keys = np.asarray(keys, np.int64)
-        first, last = (np.searchsorted(self._keys, keys, side) for side in ("left", "right"))
+        first, last = self._places.spans(keys)
         counts = last - first
+        if np.all(counts == 1):  # as they nearly always have
+            return keys, self._values[first]
         at = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
         return np.repeat(keys, counts), self._values[at]
 
