@@ -12,7 +12,9 @@ import pytest
 from test_backup import everything
 
 import mmsearch
-from mmsearch.catalog import Catalog
+from mmsearch.catalog import Catalog, tables
+from mmsearch.catalog.grafting import readable
+from mmsearch.catalog.remains import Remains
 from mmsearch.errors import LibraryDamaged, LibraryLocked, LibraryMissing
 from mmsearch.locking import WriterLock
 
@@ -216,6 +218,22 @@ def test_row_16_a_first_page_that_is_lost(many, damage, vacuumed):
     assert (done.again, everything(many), many.check()) == ([], right, [])
     after = sorted(path.name for path in many.folder.iterdir() if "repair" not in path.name)
     assert set(after) - set(before) <= {"library.db-wal", "library.db-shm"}
+
+
+def test_a_graft_needs_no_log(many, tmp_path):
+    """A copy of library.db alone, whose first page is lost: every vector of it is read, and
+    nothing is left beside it.
+    """
+    right = {data for (data,) in run(many, "SELECT data FROM vectors")}
+    many.close()
+    data = (many.folder / "library.db").read_bytes()
+    alone = tmp_path / "alone" / "library.db"
+    alone.parent.mkdir()
+    alone.write_bytes(bytes(PAGE) + data[PAGE:])
+    with readable(alone) as graft, Remains(graft) as remains:
+        assert graft != alone
+        assert {row["data"] for row in remains.rows(tables.vectors)} == right
+    assert list(alone.parent.iterdir()) == [alone]
 
 
 def test_what_a_log_holds_is_saved(many, tmp_path):
