@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import json
 import os
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 from conftest import FakeEncoder, inject
 
 import mmsearch
+from mmsearch import engines
 from mmsearch.answers import answering, nearest
 from mmsearch.catalog import Catalog, Content
+from mmsearch.errors import DiskFull, StorageFailed
 from mmsearch.records import Kind, Modality
 from mmsearch.space import Space
 from mmsearch.vectors import Engine, planning
@@ -159,6 +163,47 @@ def test_rows_18_to_20_a_damaged_index_is_never_searched(indexed, damage):
         space = Space(catalog, folder / "cache", catalog.spaces()[0])
         assert path.name in space.state(hashed=True).problem
         space.write_cache()
+    assert asked(folder, rows) == (Engine.STAGED, None, True)
+
+
+def test_an_index_that_was_copied_is_hashed_once(indexed):
+    """Beside a copied library: whole, so its new figures are noted with those of the matrix."""
+    folder, rows = indexed
+    cache = folder / "cache"
+    for name in os.listdir(cache):  # other inodes, other times
+        data = (cache / name).read_bytes()
+        (cache / name).unlink()
+        (cache / name).write_bytes(data)
+    with Catalog.open(folder / "library.db", write=True) as catalog:
+        space = Space(catalog, cache, catalog.spaces()[0])
+        before = catalog.cache(space.id)
+        assert space.state(hashed=True).problem is None
+        assert space.write_cache() == []
+        after = catalog.cache(space.id)
+        assert after["generation"] == before["generation"] == 1
+        assert {name: after[name] for name in ("size", "inode", "mtime_ns", "ctime_ns")} == (
+            engines.figures(str(cache / "space-1-1.matrix"))
+        )
+        mine = json.loads(before["indexes"])
+        mine["files"]["IMAGE"] |= engines.figures(str(cache / "space-1-1-image.index"))
+        assert json.loads(after["indexes"]) == mine != json.loads(before["indexes"])
+    assert asked(folder, rows) == (Engine.STAGED, None, True)
+
+
+@pytest.mark.parametrize("code, error", [(errno.ENOSPC, DiskFull), (errno.EIO, StorageFailed)])
+def test_a_disk_that_fails_while_an_index_is_built(indexed, monkeypatch, code, error):
+    """The error names the file, and what was there answers as before."""
+    folder, rows = indexed
+
+    def failing(*given):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(engines, "build", failing)
+    with Catalog.open(folder / "library.db", write=True) as catalog:
+        space = Space(catalog, folder / "cache", catalog.spaces()[0])
+        with pytest.raises(error, match=r"space-1-2\.matrix"):
+            space.write_cache(always=True)
+        assert catalog.cache(space.id)["generation"] == 1
     assert asked(folder, rows) == (Engine.STAGED, None, True)
 
 

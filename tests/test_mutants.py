@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
-from campaigns import mutants
+from campaigns import attempts, mutants, trace
+from campaigns.attempts import Fate
 from campaigns.branches import subjects
-from campaigns.mutation import ROOT, Mutant, Substitute, changed_function, put_into
+from campaigns.mutation import ROOT, Mutant, Substitute, changed_function, functions_of, put_into
 from campaigns.mutation import mutants as mutants_of
 from campaigns.report import RESULTS, Report
 
@@ -26,12 +28,13 @@ def test_a_change_in_a_function_is_put_into_it():
     """And taken out again; nothing else of the file is other."""
     one = mutant("IfExp the other way", "return None if text is None else text.lower()")
     before, after = changed_function(one)
-    assert put_into(before, after) == 1
+    lower = functions_of([FILE])[before]
+    assert put_into(lower, after) == 1
     try:
         assert functions.lower("Ä") is None
         assert functions.like(b"*.png", b"a.png") is True
     finally:
-        assert put_into(after, before) == 1
+        assert put_into(functions_of([FILE])[after], before) == 1
     assert functions.lower("Ä") == "ä"
 
 
@@ -55,25 +58,66 @@ def test_the_sample_is_the_same_each_time():
     assert {m.file for m in one} <= {str(path.relative_to(ROOT)) for path in subjects()}
 
 
-@pytest.mark.parametrize("code, fate", [(0, "survived"), (1, "killed"), (2, "killed"),
-                                        (-9, "stuck"), (-24, "endless")])  # fmt: skip
-def test_the_fate_of_a_mutant(code, fate):
-    """By how its tests ended: 24 is the signal of too much CPU."""
-    assert mutants._fate(code) == fate
+@pytest.mark.parametrize(
+    "code, seen, fate",
+    [
+        (0, Fate("began", "b"), Fate("survived")),
+        (1, Fate("killed", "b", "1 == 2"), Fate("killed", "b", "1 == 2")),
+        (1, Fate("began", "b"), Fate("untried", "b", "exit code 1")),  # not by a test
+        (90, Fate("began", "b"), Fate("untried", "b", "exit code 90")),
+        (-27, Fate("began", "b"), Fate("endless", "b")),
+        (-9, Fate("began", "b"), Fate("hangs", "b")),
+        (-11, Fate("began", "b"), Fate("killed", "b", "signal 11")),
+    ],
+)
+def test_the_fate_of_a_mutant(code, seen, fate):
+    """By how its tests ended; 27 is the signal of too much CPU. Only a test can notice one."""
+    assert attempts.fate(code, [seen]) == fate
+
+
+def test_what_a_process_saw_is_read_back(tmp_path):
+    """Tests that failed, or else the last one that began."""
+    began, failed = '["began", "a", ""]\n["began", "b", ""]\n', '["killed", "b", "1 == 2"]\n'
+    assert attempts.seen_in(tmp_path) == []
+    (tmp_path / "seen").write_text(began)
+    assert attempts.seen_in(tmp_path) == [Fate("began", "b")]
+    (tmp_path / "seen").write_text(began + failed + '["began", "c", ""]\n')
+    assert attempts.seen_in(tmp_path) == [Fate("killed", "b", "1 == 2")]
+
+
+def test_the_tests_of_a_line_are_the_shortest_first(tmp_path, monkeypatch):
+    """As many as the budget allows; a test's second parameter waits, and a line that is not
+    traced has the tests of the one before it.
+    """
+    told = {
+        "lines": {FILE: {"10": ["t[1]", "t[2]", "u", "v"], "20": ["v"]}},
+        "seconds": {"t[1]": 1.0, "t[2]": 1.1, "u": 2.0, "v": 6.0},
+    }
+    (tmp_path / "trace").write_text(json.dumps(told))
+    monkeypatch.setattr(trace, "TRACE", tmp_path / "trace")
+    one = Mutant(FILE, 0, 12, "", "", 0)
+    assert trace.Trace(4).tests(one, 5) == ["t[1]", "u"]
+    assert trace.Trace(100).tests(one, 5) == ["t[1]", "u", "t[2]", "v"]
+    assert trace.Trace(100).tests(replace(one, line=22), 15) == ["v"]
+    assert trace.Trace(0.5).tests(one, None) == ["t[1]"]
+    learnt = trace.Trace(100)
+    learnt.noticed(FILE, "v")
+    assert learnt.tests(one, 5) == ["v", "t[1]", "u", "t[2]"]
 
 
 def test_a_survivor_without_a_reason_is_a_finding(monkeypatch):
     """And of the others the reason stands in the report."""
-    chosen, _ = mutants.sample(4, 1)
-    a, b, c, _ = chosen
-    fates = {mutants.key(a): "killed", mutants.key(b): "survived", mutants.key(c): "survived"}
+    chosen, _ = mutants.sample(5, 1)
+    a, b, c, d, _ = chosen
+    fates = {mutants.key(one): Fate("survived") for one in (b, c)}
+    fates |= {mutants.key(a): Fate("killed", "t"), mutants.key(d): Fate("untried", "", "code 90")}
     monkeypatch.setattr(mutants, "reasons", lambda: {(b.file, b.text, b.what): "because"})
     report = Report("mutants", 1)
     mutants.summed(report, chosen, fates)
     told = report.as_dict()
-    assert (told["size"], told["percent"]) == (3, 33.33)
+    assert (told["size"], told["percent"]) == (4, 25.0)
     assert [one["reason"] for one in told["survivors"]] == ["because", ""]
-    assert [one["case"] for one in told["findings"]] == [str(c)]
+    assert [one["case"] for one in told["findings"]] == [str(c), str(d)]
 
 
 def test_what_is_said_of_survivors_is_said_of_code_that_is_there():

@@ -110,6 +110,31 @@ def test_a_cache_that_was_written_meanwhile_stands(library, monkeypatch):
     assert answers(folder, rows) == (True, Engine.STAGED, len(rows), None)
 
 
+def test_a_first_cache_that_was_announced_is_outdated_like_any(library):
+    """Where no cache is recorded yet, the note of what was begun says that it is outdated now."""
+    folder, rows = library
+    with (
+        WriterLock(folder / "LOCK"),
+        Catalog.open(folder / "library.db", write=True) as catalog,
+    ):
+        with catalog.transaction():
+            catalog._connection.exec_driver_sql("DELETE FROM caches")
+        space = Space(catalog, folder / "cache", catalog.spaces()[0])
+        for _ in range(2):
+            space.announce()
+            assert catalog.cache(space.id)["generation"] == 0
+        assert space.state().rows == 0
+        draft = space.draft(later=True)
+        with catalog.transaction():
+            catalog.outdate_cache(space.id)
+        space.announce()
+        assert not space.switch(draft)
+        assert catalog.cache(space.id)["generation"] == 1
+        assert space.switch(space.draft(later=True))
+        assert catalog.cache(space.id)["generation"] == 2
+    assert answers(folder, rows) == (True, Engine.STAGED, len(rows), None)
+
+
 def test_beside_another_writer_nothing_is_switched(library):
     """The one writer is at work for as long as it likes: the old index stays."""
     folder, rows = library

@@ -87,13 +87,16 @@ class Contexts(InPlacePools):
 
 
 def arguments(names: Sequence[str]) -> list[str]:
-    """What pytest is called with for these tests."""
-    found = [ROOT / "tests" / f"test_{name}.py" for name in names]
-    return ["-q", "-p", "no:cacheprovider", *(str(path) for path in found if path.exists())]
+    """What pytest is called with for these tests: `catalog`, or `catalog::test_one_of_it`."""
+    found = [name.partition("::") for name in names]
+    tests = [f"{ROOT}/tests/test_{file}.py{colons}{one}" for file, colons, one in found]
+    return ["-q", "-p", "no:cacheprovider", *tests]
 
 
-def measure(report: Report, shares: int) -> None:
-    """Run the tests, a share of them a process, and count."""
+def measure(report: Report, shares: int, tests: Sequence[str]) -> dict[str, Any]:
+    """Run the tests, a share of them a process, and count; which goes through which line, and
+    how long each takes.
+    """
     looked_at = [str(path) for path in subjects()]
     config = str(ROOT / "pyproject.toml")
     with TemporaryDirectory() as folder:
@@ -105,7 +108,7 @@ def measure(report: Report, shares: int) -> None:
                 _measure_children(Path(folder), looked_at)
                 code = _run(coverage.Coverage(
                     data_file=f"{data}.{share}", branch=True, include=looked_at, config_file=config
-                ), TESTS[share::shares], Path(f"{folder}/{share}.json"))  # fmt: skip
+                ), tests[share::shares], Path(f"{folder}/{share}.json"))  # fmt: skip
                 os._exit(code)
         for share, pid in enumerate(pids):
             if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
@@ -121,9 +124,20 @@ def measure(report: Report, shares: int) -> None:
     total = report.counts["statements"] + report.counts["branches"]
     missed = report.counts["statements missed"] + report.counts["branches missed"]
     report.fact(percent=round(100 * (1 - missed / max(total, 1)), 2))
-    TRACE.parent.mkdir(exist_ok=True)
     told = {str(Path(path).relative_to(ROOT)): found for path, found in lines.items()}
-    TRACE.write_text(json.dumps({"lines": told, "seconds": seconds}))
+    return {"lines": told, "seconds": seconds}
+
+
+def keep(found: dict[str, Any]) -> None:
+    """Add to what is kept of tests: a file that was changed since is to be traced whole."""
+    kept = json.loads(TRACE.read_text()) if TRACE.exists() else {"lines": {}, "seconds": {}}
+    for file, lines in found["lines"].items():
+        there = kept["lines"].setdefault(file, {})
+        for line, tests in lines.items():
+            there[str(line)] = sorted({*there.get(str(line), []), *tests})
+    kept["seconds"] |= found["seconds"]
+    TRACE.parent.mkdir(exist_ok=True)
+    TRACE.write_text(json.dumps(kept))
 
 
 def _measure_children(folder: Path, looked_at: Sequence[str]) -> None:
@@ -163,11 +177,9 @@ def _count(measured: coverage.Coverage, report: Report, path: str) -> dict[int, 
     report.counts["excused lines"] += numbers.n_excluded
     for line in sorted(analysis.missing):
         report.found(f"{name}:{line}", "no test comes here")
-        print(f"{name}:{line} no test comes here")
     for line, arcs in sorted(analysis.missing_branch_arcs().items()):
         if line not in analysis.missing:
             report.found(f"{name}:{line}", f"never goes on at {sorted(arcs)}")
-            print(f"{name}:{line} never goes on at {sorted(arcs)}")
     contexts = measured.get_data().contexts_by_lineno(path)
     return {line: sorted({*tests} - {"", _CHILD}) for line, tests in contexts.items()}
 
@@ -177,9 +189,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--report", type=Path, default=RESULTS / "branches.json")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--add", nargs="+", help="tests to note as well: there is no report")
     given = parser.parse_args()
     report = Report("branches", 0, given.report)
-    measure(report, given.processes)
+    if given.add:
+        keep(measure(report, 1, given.add))
+        return 0
+    TRACE.unlink(missing_ok=True)
+    keep(measure(report, given.processes, TESTS))
+    for finding in report.findings:
+        print(finding["case"], finding["what"])
     report.step(report.counts["branches"])
     report.write()
     return 1 if report.findings else 0

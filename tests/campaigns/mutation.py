@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import gc
+import importlib
 import importlib.abc
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -32,13 +35,16 @@ _SWAPS: dict[type[ast.AST], type[ast.AST]] = {
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """The `number`-th change that a file allows. `text` is its line as it is written."""
+    """The `number`-th change that a file allows. `text` is its line as it is written, and it is
+    the `nth` such change to such a line.
+    """
 
     file: str  # below the root
     number: int
     line: int
     what: str
     text: str
+    nth: int
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} {self.what} (#{self.number})"
@@ -48,10 +54,12 @@ def mutants(path: Path) -> list[Mutant]:
     """All of a file."""
     source = path.read_text(encoding="utf-8")
     file, lines = str(path.relative_to(ROOT)), source.splitlines()
-    return [
-        Mutant(file, number, line, what, lines[line - 1].strip())
-        for number, (line, what, _) in enumerate(_changes(ast.parse(source)))
-    ]
+    found, met = [], Counter[tuple[str, str]]()
+    for number, (line, what, _) in enumerate(_changes(ast.parse(source))):
+        text = lines[line - 1].strip()
+        found.append(Mutant(file, number, line, what, text, met[what, text]))
+        met[what, text] += 1
+    return found
 
 
 def mutated(mutant: Mutant) -> CodeType:
@@ -144,9 +152,12 @@ def changed_function(mutant: Mutant) -> tuple[CodeType, CodeType] | None:
     """The outermost function with the change, as it is and as it would be; None where it is
     code that runs when the file is imported.
     """
-    path = ROOT / mutant.file
-    before = compile(path.read_text(encoding="utf-8"), str(path), "exec")
-    return _changed(before, mutated(mutant))
+    return _changed(_compiled(ROOT / mutant.file), mutated(mutant))
+
+
+@functools.cache
+def _compiled(path: Path) -> CodeType:
+    return compile(path.read_text(encoding="utf-8"), str(path), "exec")
 
 
 def _changed(before: CodeType, after: CodeType) -> tuple[CodeType, CodeType] | None:
@@ -162,20 +173,35 @@ def _changed(before: CodeType, after: CodeType) -> tuple[CodeType, CodeType] | N
     return _changed(*others[0])
 
 
-def put_into(before: CodeType, after: CodeType) -> int:
-    """Have functions that are there run other code; how many have it."""
-    found = [one for one in gc.get_objects()
-             if isinstance(one, FunctionType) and one.__code__ == before]  # fmt: skip
-    for one in found:
+def functions_of(files: Iterable[str]) -> dict[CodeType, list[FunctionType]]:
+    """All functions there are of some files, which are imported, by their code: a decorated one
+    has its own beside what stands for it.
+    """
+    paths = {str(ROOT / file) for file in files if importlib.import_module(module_name(file))}
+    found: dict[CodeType, list[FunctionType]] = {}
+    for one in gc.get_objects():
+        if isinstance(one, FunctionType) and one.__code__.co_filename in paths:
+            found.setdefault(one.__code__, []).append(one)
+    return found
+
+
+def put_into(functions: Sequence[FunctionType], after: CodeType) -> int:
+    """Have functions run other code; how many have it now."""
+    for one in functions:
         one.__code__ = after
-    return len(found)
+    return len(functions)
+
+
+def module_name(file: str) -> str:
+    """What a file is imported as."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 class Substitute(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports a mutant in the place of its file."""
 
     def __init__(self, mutant: Mutant) -> None:
-        self._name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        self._name = module_name(mutant.file)
         self._path = str(ROOT / mutant.file)
         self._code = mutated(mutant)
 
