@@ -128,9 +128,9 @@ def measure(report: Report, shares: int, tests: Sequence[str]) -> dict[str, Any]
     return {"lines": told, "seconds": seconds}
 
 
-def keep(found: dict[str, Any]) -> None:
-    """Add to what is kept of tests: a file that was changed since is to be traced whole."""
-    kept = json.loads(TRACE.read_text()) if TRACE.exists() else {"lines": {}, "seconds": {}}
+def keep(found: dict[str, Any], *, more: bool) -> None:
+    """Keep which test goes through which line; `more`: beside what is kept."""
+    kept = json.loads(TRACE.read_text()) if more else {"lines": {}, "seconds": {}}
     for file, lines in found["lines"].items():
         there = kept["lines"].setdefault(file, {})
         for line, tests in lines.items():
@@ -193,10 +193,9 @@ def main() -> int:
     given = parser.parse_args()
     report = Report("branches", 0, given.report)
     if given.add:
-        keep(measure(report, 1, given.add))
+        keep(measure(report, 1, given.add), more=True)
         return 0
-    TRACE.unlink(missing_ok=True)
-    keep(measure(report, given.processes, TESTS))
+    keep(measure(report, given.processes, TESTS), more=False)
     for finding in report.findings:
         print(finding["case"], finding["what"])
     report.step(report.counts["branches"])

@@ -9,8 +9,8 @@ the shortest first, until one fails. The tests that noticed a mutant are run onc
 that fails then is a finding too.
 
 What became of each mutant is kept in build/mutants.json: a run goes on from there, and tries
-again those that it is told to with --again. Of a mutant that no test notices survivors.toml says
-why that is right; a finding is one of which nothing is said there.
+again those that it is told to with --again, or all with --anew. Of a mutant that no test notices
+survivors.toml says why that is right; a finding is one of which nothing is said there.
 """
 
 from __future__ import annotations
@@ -92,10 +92,16 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="mutants of files whose names begin so")
     parser.add_argument("--again", default="", help="try those with this fate once more")
+    parser.add_argument("--anew", action="store_true", help="try all, what noticed them first")
     given = parser.parse_args()
     chosen, all_of_them = sample(given.size, given.seed, given.only)
     before: dict[str, Any] = json.loads(STATE.read_text()) if STATE.exists() else {}
     fates = {name: Fate(*told) for name, told in before.get("fates", {}).items()}
+    trace = Trace(given.seconds)
+    for name, fate in fates.items():
+        trace.noticed(name.partition(" ")[0], fate.test)
+    if given.anew:
+        before, fates = {}, {}
     report = Report("mutants", given.seed, given.report, mutants=all_of_them, sample=len(chosen))
     report.cpu_before = before.get("cpu_seconds", 0.0)
 
@@ -113,7 +119,6 @@ def main() -> int:
         if fate.noticed:
             trace.noticed(mutant.file, fate.test)
 
-    trace = Trace(given.seconds)
     attempts = Attempts(given.processes, tell)
     left = [m for m in chosen if key(m) not in fates or fates[key(m)].fate == given.again]
     stoppable()
