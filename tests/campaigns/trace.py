@@ -37,7 +37,7 @@ class Trace:
         folder = {one for one in self._lines if Path(one).parent == Path(mutant.file).parent}
         own = found = self._through({mutant.file}) or self._through(folder)
         if first is None:  # other files of the folder may use what is made at import
-            found = own | self._through(folder)
+            found = own | self._through(folder) | {t for f, t in self._noticed if f == mutant.file}
         # a line that only goes on with a statement is not traced: that before it is
         elif at := max((n for n in lines if first < n <= mutant.line), default=None):
             own = found = set(lines[at])
