@@ -219,9 +219,7 @@ class ClipRetrieval(Peer):
 
     @property
     def _model(self) -> str:
-        return (
-            f"open_clip:ViT-B-32-256/{self.weights / 'open_clip' / 'open_clip_model.safetensors'}"
-        )
+        return open_clip_name(self.weights)
 
 
 class SentenceTransformers(Peer):
@@ -247,11 +245,11 @@ class SentenceTransformers(Peer):
 PEERS = (Rclip, ClipRetrieval, SentenceTransformers)
 
 
-def found(program: Program, photos: Path, k: int) -> set[str]:
-    """The names of all photos that a program finds, or none where it has no index."""
+def found(program: Program, photos: Path, k: int) -> set[Path]:
+    """The files that a program finds, k at most, or none where it has no index."""
     asked = program.query(photos, "a dog", k)
     try:
         said = run(asked.words, cwd=asked.cwd, **asked.environment).output
     except CommandFailed:
         return set()
-    return {Path(line).name for line in said.splitlines() if line.strip()}
+    return {Path(asked.cwd, line) for line in said.splitlines() if line.strip()}

@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tables import SAME, SCALE, served
+from tables import SAME, SCALE, peers_figures, served
 
 Found = dict[str, Any]
 
@@ -121,7 +121,7 @@ def peers(figure: Figure, found: Found) -> None:
         "a query in a running\nprocess, ms": "warm_query_ms",
         "indexing, memory\nMB": "indexing_memory_mb",
     }
-    programs = found["speed"]["programs"]
+    programs = peers_figures(found)
     names = list(programs)
     for axes, (title, key) in zip(
         figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True

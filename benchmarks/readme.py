@@ -148,14 +148,15 @@ def _queries() -> list[str]:
 def _peers() -> list[str]:
     """Other programs, and the one plot of them; where they have been measured."""
     found = _read("peers.json") if (RESULTS / "peers.json").exists() else {}
-    if "speed" not in found:
+    speed = tables.peers_speed(found)
+    if not speed:
         return []
     return [
         "Beside other programs ([`benchmarks/REPORT.md`](benchmarks/REPORT.md) has more):",
         "",
-        tables.peers_told(found["speed"]),
+        tables.peers_told(found),
         "",
-        *tables.peers_speed(found["speed"]),
+        *speed,
         "",
         "![What each program takes](benchmarks/results/plots/peers.svg)",
         "",

@@ -76,16 +76,15 @@ def _peers() -> list[str]:
     if found is None:
         return [f"## {title}", "Not measured: there is no `results/peers.json`."]
     out = [f"## {title}"]
-    if "speed" in found:
-        out += [tables.peers_told(found["speed"]), "\n".join(tables.peers_speed(found["speed"]))]
-        out += [_plot("peers", title)]
+    if speed := tables.peers_speed(found):
+        out += [tables.peers_told(found), "\n".join(speed), _plot("peers", title)]
     if "faults" in found:
         about = f"What they withstand ({tables.where(found['faults'])}):"
         out += [about, "\n".join(tables.peers_faults(found["faults"]))]
     if "recall" in found:
-        one = found["recall"]
+        one, of = found["recall"], found["recall"]["settings"]
         about = (
-            f"What an index loses: {one['rows']:,} made-up pictures, {one['queries']:,} captions "
+            f"What an index loses: {of['rows']:,} made-up pictures, {of['queries']:,} captions "
             f"({tables.where(one)}); clip-retrieval takes the index that autofaiss chooses:"
         )
         out += [about, "\n".join(tables.peers_recall(one))]

@@ -119,10 +119,34 @@ SPEED = {
 }
 
 
+def peers(found: Found) -> list[list[str]]:
+    """The tables of all parts that were measured."""
+    tables = []
+    if speed := peers_speed(found):
+        tables.append(speed)
+    if "faults" in found:
+        tables.append(peers_faults(found["faults"]))
+    if "recall" in found:
+        tables.append(peers_recall(found["recall"]))
+    return tables
+
+
+def peers_figures(found: Found) -> dict[str, Found]:
+    """What each program took, of indexing and of queries."""
+    programs: dict[str, Found] = {}
+    for part in _speed_parts(found):
+        for name, figures in part["programs"].items():
+            programs.setdefault(name, {}).update(figures)
+    return programs
+
+
+def _speed_parts(found: Found) -> list[Found]:
+    return [found[name] for name in ("indexing", "queries") if "programs" in found.get(name, {})]
+
+
 def peers_speed(found: Found) -> list[str]:
     """Medians, and how many times the figure of this project with the same model."""
-    programs = found["programs"]
-    rows = []
+    programs, rows = peers_figures(found), []
     for name, (key, digits) in SPEED.items():
         base = _middle(programs.get(SAME, {}).get(key))
         cells = []
@@ -135,9 +159,11 @@ def peers_speed(found: Found) -> list[str]:
             told += f" ({figure / base:.2f} ×)" if base and one is not programs.get(SAME) else ""
             again = key.startswith("again") and one["cannot"]
             cells.append(f"{told}; cannot pass over: {one['cannot']}" if again else told)
-        counted = name.replace("few photos", f"{found['few']} photos")
-        rows.append([counted.replace("again,", f"{found['many']} photos again,"), *cells])
-    return lines_of(["", *programs], rows)
+        if any(cell != "-" for cell in cells):
+            about = _speed_parts(found)[0]["settings"]
+            counted = name.replace("few photos", f"{about.get('few')} photos")
+            rows.append([counted.replace("again,", f"{about['many']} photos again,"), *cells])
+    return lines_of(["", *programs], rows) if rows else []
 
 
 def _middle(figure: Any) -> float | None:
@@ -146,12 +172,14 @@ def _middle(figure: Any) -> float | None:
 
 def peers_faults(found: Found) -> list[str]:
     """What each withstands; a fault that was not measured is a dash."""
-    programs = found["programs"]
+    programs, of = found["programs"], found["settings"]
     faults = {
-        f"kill -9 when half of {found['photos']} are said to be done": ("killed", _killed),
+        f"kill -9 when half of {of['photos']} are said to be done": ("killed", _killed),
         "the next run after that": ("killed", _resumed),
         "a photo is away for one run, and returns": ("away", _away),
+        f"{of['few']} photos move into another folder": ("away", _moved),
         "half of a photo's bytes are missing": ("broken", _broken),
+        "a sound and a text lie among the photos": ("others", _others),
     }
     rows = [
         [name, *(told(one[key]) if one.get(key) else "-" for one in programs.values())]
@@ -179,6 +207,13 @@ def _away(one: Found) -> str:
     return f"{found}, {one['again_cpu_s']:.2f} s of CPU{while_away}"
 
 
+def _moved(one: Found) -> str:
+    cost = f"{one['moved_cpu_s']:.2f} s of CPU ({one['first_cpu_s']:.2f} s the first time)"
+    stale = one["found_where_they_were"]
+    still = f"; **{stale} still found where they were**" if stale else ""
+    return f"{one['found_moved']} of {one['of']} found there, {cost}{still}"
+
+
 def _broken(one: Found) -> str:
     if not one["ended"]:
         return "**the run fails, nothing is found**"
@@ -188,30 +223,36 @@ def _broken(one: Found) -> str:
     return ", ".join(told)
 
 
+def _others(one: Found) -> str:
+    found = [kind for kind in ("sound", "text") if one[kind]]
+    return f"{' and '.join(found)} found" if found else "neither is found"
+
+
 def peers_recall(found: Found) -> list[str]:
     """An approximate index that comes as it is chosen, against exact search of the same rows."""
-    rows = []
+    rows, queries = [], found["settings"]["queries"]
     for name, one in found["programs"].items():
         what = f"{name}: {one['index_key']} ({one['parameters']})" if "index_key" in one else name
         rows.append([
-            what, f"{one['recall@10']:.4f}", f"{1e3 * one['single_s'] / found['queries']:.2f}",
-            f"{found['queries'] / one['batch_s']:,.0f}", f"{one['build_s']:.1f}",
+            what, f"{one['recall@10']:.4f}", f"{1e3 * one['single_s'] / queries:.2f}",
+            f"{queries / one['batch_s']:,.0f}", f"{one['build_s']:.1f}",
         ])  # fmt: skip
     head = ["searched by", "recall@10", "one query, ms", "at once, queries a second", "made in, s"]
     return lines_of(head, rows)
 
 
 def peers_told(found: Found) -> str:
-    """What was compared: programs, versions, photos, the machine."""
+    """What was compared: programs, versions, photos, turns, the machine."""
+    part = _speed_parts(found)[0]
+    of = part["settings"]
     versions = ", ".join(
-        " ".join(pair) for one in found["peers"].values() for pair in list(one.items())[:2]
+        " ".join(pair) for one in of["peers"].values() for pair in list(one.items())[:2]
     )
     return (
-        f"The same {found['many']} photos of Flickr8k by turns, medians; in brackets how many "
-        f"times the figure of this project with the same model, a random ViT-B/32 at 256 pixels "
-        f"in each one's own format. `mmsearch` without a word is the built-in model, which is "
-        f"smaller. ({versions}; {where(found)}; `peers.py`)"
-        + (f" {found['note']}." if "note" in found else "")
+        f"The same {of['many']} photos of Flickr8k, {len(part['turns'])} turns, medians; in "
+        "brackets how many times the figure of this project with the same model, a random "
+        "ViT-B/32 at 256 pixels in each one's own format. `mmsearch` without a word is the "
+        f"built-in model, which is smaller. ({versions}; {where(part)}; `peers.py`)"
     )
 
 

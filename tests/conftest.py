@@ -8,6 +8,7 @@ a red picture and a low tone.
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -295,3 +296,10 @@ def matched(catalog, vector_ids, *options):
         (vector, items[item])
         for vector, item in zip(found.vectors.tolist(), found.items.tolist(), strict=True)
     ]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A script of benchmarks/ as a module, by its name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    return importlib.import_module

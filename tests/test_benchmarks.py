@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import sys
@@ -18,13 +17,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "benchmarks"
 DATA = ROOT.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """A script of benchmarks/ as a module, by its name."""
-    monkeypatch.syspath_prepend(str(PLACE))
-    return importlib.import_module
 
 
 def run(module, *arguments: object) -> int:
@@ -128,60 +120,7 @@ def test_no_data_is_said(script, tmp_path, capsys):
         assert not out.exists()
 
 
-# -- peers ---------------------------------------------------------------------------------------
-
-
-def test_a_program_is_killed_when_it_says_enough(script, tmp_path):
-    """It is ended by SIGKILL with what it said so far; one that ends before is no kill."""
-    peers, programs = script("peers"), script("peer_programs")
-    said = "import signal; print('indexed 3 of 9\\nindexed 6 of 9', flush=True); signal.pause()"
-    program = programs.Mmsearch(tmp_path, "builtin", "mmsearch", tmp_path)
-    assert peers.stopped(programs.Command([sys.executable, "-c", said]), program, 5) == 6
-    quick = programs.Command([sys.executable, "-c", "print('indexed 3 of 9')"])
-    assert peers.stopped(quick, program, 5) is None
-
-
-def test_peers_are_compared_by_medians(script):
-    """Figures stand beside their ratio to this project with the same model, and what cannot be."""
-    tables = script("tables")
-
-    def one(cpu: float, again: float, cannot: str | None = None) -> dict:
-        return {
-            "cannot": cannot, "cpu_a_photo_ms": {"median": cpu}, "again_cpu_s": {"median": again},
-        }  # fmt: skip
-
-    found = {
-        "few": 4, "many": 20,
-        "programs": {tables.SAME: one(10, 0.5), "other": one(25, 2, "it knows no files")},
-    }  # fmt: skip
-    lines = tables.peers_speed(found)
-    assert lines[0] == "|  | mmsearch, same model | other |"
-    assert lines[2] == "| indexing a photo, CPU ms | 10.0 | 25.0 (2.50 ×) |"
-    again = "2.00 (4.00 ×); cannot pass over: it knows no files"
-    assert f"| 20 photos again, nothing changed, CPU s | 0.50 | {again} |" in lines
-
-
-def test_what_a_fault_cost_is_said(script):
-    """Photos that were said to be done and are not found are counted as lost."""
-    tables = script("tables")
-    killed = {"killed": True, "said": 200, "found": 0, "again_cpu_s": 3.14, "found_again": 400}
-    away = {"found_again": False, "found_while_away": False, "again_cpu_s": 0.2}
-    broken = {"ended": True, "others": 3, "of": 3, "named": False, "broken_is_found": True}
-    one = {"killed": killed, "away": away, "broken": broken}
-    lines = tables.peers_faults({"photos": 400, "programs": {"other": one}})
-    assert [line.split(" | ")[1].removesuffix(" |") for line in lines[2:]] == [
-        "200 said, 0 found: **200 lost**",
-        "400 found, 3.1 s of CPU",
-        "**never found again**, 0.20 s of CPU",
-        "3 of 3 others found, **not named**, **indexed half grey**",
-    ]
-
-
-def test_recall_of_an_index(script):
-    """Ten queries: seconds become milliseconds a query and queries a second."""
-    one = {"recall@10": 0.95, "single_s": 0.1, "batch_s": 0.02, "build_s": 3.0}
-    lines = script("tables").peers_recall({"queries": 10, "programs": {"mmsearch": one}})
-    assert lines[2] == "| mmsearch | 0.9500 | 10.00 | 500 | 3.0 |"
+# -- tables ---------------------------------------------------------------------------------------
 
 
 def test_engines_are_listed(script):

@@ -28,7 +28,7 @@ def rows(inputs, **how):
 
 
 if what == "index":
-    paths = sorted(path for path in Path(rest[0]).iterdir() if path.is_file())
+    paths = sorted(Path(rest[0]).rglob("*.jpg"))
     pictures = [Image.open(path).convert("RGB") for path in paths]
     found = rows(pictures, batch_size=8, show_progress_bar=True).astype(np.float32)
     index = faiss.IndexFlatIP(found.shape[1])
