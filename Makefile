@@ -32,7 +32,7 @@ bench: $(OUT)-dev
 
 bench-full: $(OUT)-dev
 	$(RUN) benchmarks/retrieval.py
-	$(RUN) benchmarks/latency.py
+	$(RUN) benchmarks/latency.py --sizes 1000 10000 100000 1000000
 	$(RUN) benchmarks/scale.py
 	$(RUN) benchmarks/indexing.py
 	$(RUN) benchmarks/peers.py

@@ -1,12 +1,14 @@
 """What a library costs as it grows: indexing, indexing again, adding, querying, memory, disk.
 
     python benchmarks/scale.py                          # 1,000 to 1,000,000 pictures, 10 minutes
-    python benchmarks/scale.py --sizes 1000 10000
+    python benchmarks/scale.py --sizes 1000 10000       # then --sizes 100000: it joins them
     python benchmarks/scale.py --sizes 200 400 --repeat 1 --near 20 --out /tmp/scale.json
 
 The pictures are empty files whose rows are made up (`made.py`): reading and encoding a photo costs
 the same however large the library is (`indexing.py` has it), so this is all that can grow.
-Commands are processes of their own. Exits 1 when something could not be measured, and says why.
+Commands are processes of their own. A size is written as soon as it is measured, and stays for
+later runs with the same settings and code; --anew begins again. Exits 1 when something could not be
+measured, and says why.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import kept
 import tables
 from latency import cold
 from made import FLICKR8K, Near, near_photos, questions, write_library
-from measuring import CLI, REPOSITORY, CommandFailed, Cost, begin, run, spread
+from measuring import CLI, REPOSITORY, CommandFailed, Cost, run, spread
 
 from mmsearch.datasets.captions import read_captions
 from mmsearch.encoders import open_encoder
@@ -120,6 +123,7 @@ def main() -> int:
     add("--flickr8k", type=Path, default=FLICKR8K, help="photos and captions to be near")
     add("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "scale.json")
     add("--sizes", type=int, nargs="+", default=SIZES, help="pictures in each library")
+    add("--anew", action="store_true", help="forget the sizes that were measured")
     add("--repeat", type=int, default=3, help="turns of the short commands")
     add("--near", type=int, help="only so many real photos to be near")
     add("--place", type=Path, help="where the libraries are written, and removed again")
@@ -130,16 +134,21 @@ def main() -> int:
     if not Path("/proc/self/smaps_rollup").exists():
         print("not measured: memory needs Linux's /proc/PID/smaps_rollup", file=sys.stderr)
         return 1
-    encoder = open_encoder("builtin")
-    found = begin(["numpy", "onnxruntime", "sqlalchemy", "faiss-cpu"], encoder)
+    found = kept.begun(
+        {} if given.anew else kept.read(given.out), {"repeat": given.repeat, "near": given.near},
+        ["numpy", "onnxruntime", "sqlalchemy", "faiss-cpu"], open_encoder("builtin"),
+    )  # fmt: skip
+    sizes: list[dict[str, Any]] = found.setdefault("sizes", [])
     near = near_photos(given.flickr8k, given.near)
-    found["sizes"] = []
-    for size in sorted(given.sizes):
+    for size in sorted({*given.sizes} - {one["items"] for one in sizes}):
         print(f"{size:,} pictures ...", file=sys.stderr, flush=True)
+        moment = kept.moment()
         with tempfile.TemporaryDirectory(prefix="mmsearch-scale-", dir=given.place) as place:
-            found["sizes"].append(measure(size, near, given.flickr8k, given.repeat, Path(place)))
-    found["slopes"] = slopes(found["sizes"])
-    given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            one = measure(size, near, given.flickr8k, given.repeat, Path(place))
+        sizes.append({**one, **moment})
+        sizes.sort(key=lambda one: one["items"])
+        found["slopes"] = slopes(sizes)
+        kept.write(given.out, found)
     print("\n".join(tables.scale(found)))
     return 0
 

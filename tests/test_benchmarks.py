@@ -77,13 +77,22 @@ def test_latency_runs(script, tmp_path):
 
 
 @needs_data
-def test_scale_runs(script, tmp_path):
+def test_scale_runs(script, tmp_path, monkeypatch):
     """A tiny run finds all files unchanged, adds sixteen photos, and has a figure of everything."""
     out = tmp_path / "scale.json"
     few = ["--sizes", 40, "--repeat", 1, "--near", 8]
     assert run(script("scale"), *few, "--out", out) == 0
-    [size] = json.loads(out.read_text())["sizes"]
+    found = json.loads(out.read_text())
+    [size] = found["sizes"]
     assert all(figure(size) > 0 for figure in script("tables").SCALE.values())
+    monkeypatch.setattr(
+        script("scale"), "measure", lambda size, *_: {**found["sizes"][0], "items": size}
+    )
+    assert run(script("scale"), "--sizes", 20, 40, "--repeat", 1, "--near", 8, "--out", out) == 0
+    joined = json.loads(out.read_text())
+    assert [one["items"] for one in joined["sizes"]] == [20, 40]  # 40 was not measured again
+    assert joined["sizes"][1] == size
+    assert joined["slopes"]["on disk, MB"] == {"an_item": 0.0, "power": 0.0}
 
 
 def test_slopes_are_those_of_a_line(script, monkeypatch):
@@ -159,3 +168,39 @@ def test_programs_import_nothing_of_ours():
     for path in sorted((PLACE / "programs").glob("*.py")):
         ours = re.search(r"^(from|import) mmsearch", path.read_text(encoding="utf-8"), re.MULTILINE)
         assert (ours is None) == (path.name != "warm_mmsearch.py"), path.name
+
+
+@pytest.mark.parametrize("path", sorted((PLACE / "results").glob("*.json")), ids=lambda p: p.stem)
+def test_every_result_says_where_and_when(path):
+    """Machine, date and commit stand beside the figures, or beside those of each part or row."""
+    text = path.read_text(encoding="utf-8")
+    found = json.loads(text)
+    if isinstance(found, list):
+        parts = found
+    else:
+        parts = [found] if "machine" in found or "date" in found else list(found.values())
+    for part in parts:
+        about = {**part, **part.get("origin", {}), **part.get("machine", {})}
+        assert about.keys() >= {"processor", "date", "commit"}
+        assert re.fullmatch(r"[0-9a-f]{40}", about["commit"])
+    assert not re.search(r'"(/|~|[A-Z]:\\)', text)  # no folder of whoever measured it
+
+
+@needs_data
+def test_indexing_is_measured_in_pieces(script, tmp_path, capsys):
+    """A part is written with its rows; another run adds what is missing, and one table has all."""
+    out = tmp_path / "indexing.json"
+    few = ["--limit", 9, "--repeat", 1, "--rounds", 1, "--scale", 2, "--out", out, "--part"]
+    assert run(script("indexing"), *few, "cold") == 0
+    first = json.loads(out.read_text())["cold"]
+    assert (first["files"], first["indexed"]) == (9, 9)
+    assert run(script("indexing"), *few, "cold", "scaled") == 0
+    found = json.loads(out.read_text())
+    assert found["cold"] == first
+    assert found["scaled"]["report"]["added"] == 18
+    rows = first["table"] + found["scaled"]["table"]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in found["table"][4:]] == [
+        row[0] for row in rows
+    ]
+    assert found["table"][4].startswith("| cold, 9 photos: CPU at most 10 ms a photo | ")
+    assert capsys.readouterr().out.splitlines()[-len(rows) :] == found["table"][4:]
