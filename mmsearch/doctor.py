@@ -205,7 +205,10 @@ def _place(folder: Path) -> Iterator[Line]:
             "keep the library on a local disk",
         )  # fmt: skip
     if not os.access(there, os.W_OK):
-        yield Line("locks", State.WARNING, f"{there} cannot be written: searching works", "")
+        yield Line(
+            "locks", State.WARNING, f"{there} cannot be written: searching works, no more",
+            "make it writable to you, or keep the library elsewhere: --index DIR",
+        )  # fmt: skip
         return
     probe = there / f".doctor-{os.getpid()}"
     try:
@@ -245,7 +248,9 @@ def _library(folder: Path) -> Iterator[Line]:
                     said = f"{row[1]}: {state.rows:,} rows, {state.fresh:,} newer"
                     yield Line("cache", State.OK, said)
     except MmsearchError as error:
-        yield Line("library", State.WRONG, str(error), "mmsearch check says more")
+        yield Line(
+            "library", State.WRONG, str(error), "mmsearch check says more; mmsearch repair mends it"
+        )
 
 
 def _file_system(folder: Path) -> str:

@@ -153,8 +153,10 @@ def test_versions_are_compared_by_number(found, least, expected):
 
 
 def lines(folder, **settings):
-    """What the doctor says, by what it is about."""
-    return {line.name: line for line in examine(load_settings(index=folder, **settings))}
+    """What the doctor says, by what it is about; what is not in order has a remedy."""
+    found = {line.name: line for line in examine(load_settings(index=folder, **settings))}
+    assert all(line.remedy for line in found.values() if line.state is not State.OK)
+    return found
 
 
 def test_the_doctor_finds_this_place_in_order(tmp_path):

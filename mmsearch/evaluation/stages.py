@@ -5,7 +5,7 @@
 - decode: what the loaders take beyond preprocessing, with all their checks, scaled decoding and
   windows of sound; Pillow's scaled decode, libsndfile's read, UTF-8 alone
 - preprocess: decoded pictures made what the encoder wants; Pillow's `resize` alone
-- encode: `Encoder.encode`, 32 at a time; the same graph by ONNX Runtime alone, with all cores (of
+- encode: `Encoder.encode`, 32 at a time; the same graph by ONNX Runtime alone, a thread a core (of
   an encoder without one, or where there is more than pictures: all in one call)
 - commit: contents, vectors and files written through the catalog, 256 a transaction; the same
   blobs written by SQLite alone, to one table
@@ -22,6 +22,7 @@ import os
 import sqlite3
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,13 +267,18 @@ def _bare_encode(
         return lambda: [_encode(sample, kind, encoder, 1 << 30) for kind in kinds]
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # one that is shared out hands over, and spins, at every layer
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     (name,) = (one.name for one in session.get_inputs())
     pixels = np.stack([file.pieces[0] for file in sample])
 
+    def call(start: int) -> None:
+        session.run(None, {name: pixels[start : start + 2]})  # as many as fit a core's cache
+
     def run() -> None:
-        for start in range(0, len(pixels), 2):  # as many as fit a core's cache
-            session.run(None, {name: pixels[start : start + 2]})
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(call, range(0, len(pixels), 2)))
 
     return run
 
