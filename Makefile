@@ -2,7 +2,8 @@
 # make test   install what the tests need and run them all
 # make lint   ruff and strict mypy
 # make bench  a small size of every benchmark, ten minutes at most (needs data, see benchmarks/README.md)
-# make bench-full  all sizes and the peers; writes benchmarks/results, the report and the README's figures
+# make bench-full  all sizes and the peers, hours; writes benchmarks/results, the report and the README's figures;
+#             MORE=--resume goes on after what a run that was stopped has measured
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -33,9 +34,9 @@ bench: $(OUT)-dev
 bench-full: $(OUT)-dev
 	$(RUN) benchmarks/retrieval.py
 	$(RUN) benchmarks/latency.py --sizes 1000 10000 100000 1000000
-	$(RUN) benchmarks/scale.py
-	$(RUN) benchmarks/indexing.py
-	$(RUN) benchmarks/peers.py
+	$(RUN) benchmarks/scale.py $(MORE)
+	$(RUN) benchmarks/indexing.py $(MORE)
+	$(RUN) benchmarks/peers.py $(MORE)
 	$(RUN) benchmarks/report.py
 	$(RUN) benchmarks/readme.py
 

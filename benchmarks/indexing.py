@@ -2,7 +2,7 @@
 
     python benchmarks/indexing.py                  # a quiet machine, some ten minutes
     python benchmarks/indexing.py --limit 200 --rows 5000 --scale 2 --repeat 2   # does it run?
-    python benchmarks/indexing.py --part cold again      # what is left goes on with another run
+    python benchmarks/indexing.py --part cold again      # then --part process large --resume
 
 Every figure stands beside the bare limit measured in the same run, the two taking turns. Exits 1
 when something could not be measured, and says what and why. README.md, in this folder, says how
@@ -48,7 +48,7 @@ def main() -> int:
     add("--photos", type=Path, default=FLICKR8K / "images", help="a folder without folders in it")
     add("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "indexing.json")
     add("--part", nargs="+", choices=list(PARTS), default=list(PARTS))
-    add("--anew", action="store_true", help="forget what was measured")
+    add("--resume", action="store_true", help="keep the parts that were measured")
     add("--rows", type=int, default=100_000, help="pictures in the large library")
     add("--repeat", type=int, default=5, help="turns of the short measurements")
     add("--rounds", type=int, default=2, help="turns of the cold run")
@@ -64,7 +64,7 @@ def main() -> int:
     settings = {
         name: getattr(given, name) for name in ("rows", "repeat", "rounds", "scale", "limit")
     }
-    there = {} if given.anew else kept.read(given.out)
+    there = kept.read(given.out) if given.resume else {}
     raw = kept.begun(there, settings, PACKAGES, open_encoder("builtin"))
     with tempfile.TemporaryDirectory(prefix="mmsearch-bench-") as folder:
         bench = Bench(

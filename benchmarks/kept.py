@@ -1,4 +1,4 @@
-"""Results that are measured in pieces: each is written once it is whole, and later runs go on."""
+"""Results that are measured in pieces: each is written once it is whole; --resume goes on there."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ def write(out: Path, found: Found) -> None:
 def begun(
     there: Found, settings: Found, packages: Sequence[str], encoder: Encoder | None = None
 ) -> Found:
-    """`there`, where it was measured with these settings and with this code; else begun again:
-    machine, date, commit, versions and settings.
+    """`there`, where it was measured with these settings and this code on this machine; else begun
+    again: machine, date, commit, versions and settings.
     """
     settings = json.loads(json.dumps(settings | {"code": code()}))
-    if there.get("settings") == settings:
-        return there
-    return {**begin(packages, encoder), "settings": settings}
+    found = {**begin(packages, encoder), "settings": settings}
+    now, then = found["machine"], there.get("machine", {})
+    same = all(then.get(key) == now[key] for key in ("processor", "cores", "memory_gb"))
+    return there if same and there.get("settings") == settings else found
 
 
 def moment() -> Found:

@@ -64,10 +64,8 @@ class Bench:
             return None
 
     def begun(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-        """A part as far as it was measured with these settings, programs and this code; with
-        --anew from its beginning.
-        """
-        there = {} if self.given.anew else kept.read(self.given.out).get(name, {})
+        """A part from its beginning, or with --resume as far as it was measured."""
+        there = kept.read(self.given.out).get(name, {}) if self.given.resume else {}
         settings = {**settings, "only": self.given.only, "peers": self.peers}
         return kept.begun(there, settings, ["numpy", "onnxruntime", "openvino", "faiss-cpu"])
 

@@ -2,14 +2,14 @@
 
     python benchmarks/peers.py                      # all; installs them into a cache folder first
     python benchmarks/peers.py --install            # only that
-    python benchmarks/peers.py --part indexing --turns 1    # then 2, then 3: each goes on
+    python benchmarks/peers.py --part indexing --turns 1    # then --turns 2 --resume, and so on
     python benchmarks/peers.py --only rclip --many 32 --few 8 --out /tmp/peers.json
 
 rclip, clip-retrieval (with autofaiss) and sentence-transformers (with FAISS), each in its own
 environment, with one random ViT-B/32 in each one's own format (`peer_weights.py`); mmsearch with
 the same, and with its built-in model. What a program cannot do is said where its figure would
-stand. A turn, and each fault, is written as soon as it is whole, and a run that is given the same
-settings goes on from there; --anew begins again. Exits 1 when something could not be measured, and
+stand. A turn, and each fault, is written as soon as it is whole, and --resume goes on from there,
+where settings, programs and code are the same. Exits 1 when something could not be measured, and
 says what and why. README.md, in this folder, says how each figure comes about.
 """
 
@@ -79,7 +79,7 @@ def _given() -> argparse.Namespace:
     add("--part", nargs="+", choices=list(PARTS), default=list(PARTS))
     add("--only", nargs="+", help="only these programs")
     add("--install", action="store_true", help="make the environments, measure nothing")
-    add("--anew", action="store_true", help="forget what was measured of these parts")
+    add("--resume", action="store_true", help="go on from what was measured of these parts")
     add("--turns", type=int, default=3, help="of indexing and of queries, all in all")
     add("--few", type=int, default=16, help="photos, so few that starting is most of it")
     add("--many", type=int, default=200, help="photos: what one costs is these less the few")

@@ -1,14 +1,13 @@
 """What a library costs as it grows: indexing, indexing again, adding, querying, memory, disk.
 
     python benchmarks/scale.py                          # 1,000 to 1,000,000 pictures, 10 minutes
-    python benchmarks/scale.py --sizes 1000 10000       # then --sizes 100000: it joins them
+    python benchmarks/scale.py --sizes 1000 10000       # then --sizes 100000 --resume: they join
     python benchmarks/scale.py --sizes 200 400 --repeat 1 --near 20 --out /tmp/scale.json
 
 The pictures are empty files whose rows are made up (`made.py`): reading and encoding a photo costs
 the same however large the library is (`indexing.py` has it), so this is all that can grow.
 Commands are processes of their own. A size is written as soon as it is measured, and stays for
-later runs with the same settings and code; --anew begins again. Exits 1 when something could not be
-measured, and says why.
+a run with --resume. Exits 1 when something could not be measured, and says why.
 """
 
 from __future__ import annotations
@@ -123,7 +122,7 @@ def main() -> int:
     add("--flickr8k", type=Path, default=FLICKR8K, help="photos and captions to be near")
     add("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "scale.json")
     add("--sizes", type=int, nargs="+", default=SIZES, help="pictures in each library")
-    add("--anew", action="store_true", help="forget the sizes that were measured")
+    add("--resume", action="store_true", help="keep the sizes that were measured")
     add("--repeat", type=int, default=3, help="turns of the short commands")
     add("--near", type=int, help="only so many real photos to be near")
     add("--place", type=Path, help="where the libraries are written, and removed again")
@@ -135,7 +134,7 @@ def main() -> int:
         print("not measured: memory needs Linux's /proc/PID/smaps_rollup", file=sys.stderr)
         return 1
     found = kept.begun(
-        {} if given.anew else kept.read(given.out), {"repeat": given.repeat, "near": given.near},
+        kept.read(given.out) if given.resume else {}, {"repeat": given.repeat, "near": given.near},
         ["numpy", "onnxruntime", "sqlalchemy", "faiss-cpu"], open_encoder("builtin"),
     )  # fmt: skip
     sizes: list[dict[str, Any]] = found.setdefault("sizes", [])

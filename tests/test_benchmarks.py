@@ -80,7 +80,7 @@ def test_latency_runs(script, tmp_path):
 def test_scale_runs(script, tmp_path, monkeypatch):
     """A tiny run finds all files unchanged, adds sixteen photos, and has a figure of everything."""
     out = tmp_path / "scale.json"
-    few = ["--sizes", 40, "--repeat", 1, "--near", 8]
+    few = ["--repeat", 1, "--near", 8, "--sizes", 40]
     assert run(script("scale"), *few, "--out", out) == 0
     found = json.loads(out.read_text())
     [size] = found["sizes"]
@@ -88,7 +88,7 @@ def test_scale_runs(script, tmp_path, monkeypatch):
     monkeypatch.setattr(
         script("scale"), "measure", lambda size, *_: {**found["sizes"][0], "items": size}
     )
-    assert run(script("scale"), "--sizes", 20, 40, "--repeat", 1, "--near", 8, "--out", out) == 0
+    assert run(script("scale"), *few, 20, "--resume", "--out", out) == 0
     joined = json.loads(out.read_text())
     assert [one["items"] for one in joined["sizes"]] == [20, 40]  # 40 was not measured again
     assert joined["sizes"][1] == size
@@ -194,7 +194,7 @@ def test_indexing_is_measured_in_pieces(script, tmp_path, capsys):
     assert run(script("indexing"), *few, "cold") == 0
     first = json.loads(out.read_text())["cold"]
     assert (first["files"], first["indexed"]) == (9, 9)
-    assert run(script("indexing"), *few, "cold", "scaled") == 0
+    assert run(script("indexing"), *few, "cold", "scaled", "--resume") == 0
     found = json.loads(out.read_text())
     assert found["cold"] == first
     assert found["scaled"]["report"]["added"] == 18

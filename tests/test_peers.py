@@ -59,7 +59,14 @@ def bench(script, tmp_path, monkeypatch):
     for path in photos:
         path.write_bytes(path.name.encode() * 50)
     usual = argparse.Namespace(
-        out=tmp_path / "peers.json", anew=False, only=None, few=2, many=12, kill=8, turns=2, asked=4
+        out=tmp_path / "peers.json",
+        resume=True,
+        only=None,
+        few=2,
+        many=12,
+        kill=8,
+        turns=2,
+        asked=4,
     )
     works = itertools.count()
 
@@ -87,7 +94,7 @@ def test_turns_go_on_where_they_ended(script, bench):
     third = indexing(start(turns=3))
     assert (len(third["turns"]), third["turns"][:2], len(asked)) == (3, part["turns"], 7 + 3)
     assert indexing(start(turns=1)) == third  # nothing is left to do
-    assert len(indexing(start(turns=1, anew=True))["turns"]) == 1
+    assert len(indexing(start(turns=1, resume=False))["turns"]) == 1
     assert len(indexing(start(turns=2, few=3))["turns"]) == 2  # of other photos: begun again
 
 
