@@ -114,8 +114,8 @@ class Fates:
         if fate == "vanished" or state is None:
             return "vanished"
         if (file_id := ready.pending.file_id) is not None:
-            if self._catalog.put_mark(file_id, mark):
-                self._caption(file_id, ready)
+            self._catalog.put_mark(file_id, mark)
+            self._caption(file_id, ready)
             return fate
         if ready.content is None:
             self._catalog.put_file(path, state, reason=ready.reason, message=ready.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -258,6 +259,17 @@ def test_a_matrix_comes_back_as_it_was_written(tmp_path):
     assert digest == hash_file(str(path))
     assert path.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.matrix"]
+
+
+def test_pages_that_are_let_go_are_read_again(tmp_path):
+    """The map stays as it was; rows that are not mapped have nothing to let go of."""
+    path = tmp_path / "a.matrix"
+    ids, data, _ = make_matrix(path)
+    matrix = open_matrix(str(path))
+    matrix.release()
+    replace(matrix, pages=None).release()
+    assert np.array_equal(matrix.rows.ids, ids)
+    assert np.array_equal(matrix.rows.vectors, data)
 
 
 def test_a_matrix_of_no_rows(tmp_path):

@@ -237,10 +237,10 @@ class Files(Session):
         rows = self._connection.execute(query.where(parts.c.content_id == content_id))
         return [(part, start, end) for part, start, end in rows]
 
-    def put_mark(self, file_id: int, mark: int) -> bool:
-        """Note how a file's sidecars are now; False when the file is not there any more."""
-        noted = update(files).where(files.c.id == file_id, files.c.content_id.is_not(None))
-        return bool(self._connection.execute(noted.values(sidecars=mark)).rowcount)
+    def put_mark(self, file_id: int, mark: int) -> None:
+        """Note how a file's sidecars are now."""
+        here = update(files).where(files.c.id == file_id)
+        self._connection.execute(here.values(sidecars=mark))
 
     def move_file(
         self, file_id: int, path: bytes, state: tuple[int, int, int], mark: int = 0

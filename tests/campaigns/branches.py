@@ -36,7 +36,7 @@ TESTS = (
     "catalog", "standing", "details", "keywords", "labels", "filters", "library", "repair",
     "backup", "upkeep", "described", "pieces", "superseded", "spaces", "walking", "sidecars",
     "vectors", "query", "search", "duplicates", "hubness", "place", "encoding", "candidates",
-    "decoding", "joint", "opening", "durable", "workers", "rebuilding",
+    "decoding", "joint", "opening", "durable", "workers", "rebuilding", "forking", "index_file",
 )  # fmt: skip
 _CHILD = "a process of its own"  # in the place of a test's name
 NEED_PROCESSES = frozenset({"test_a_run_that_is_stopped_waits_for_no_long_sound"})
@@ -145,7 +145,7 @@ def _measure_children(folder: Path, looked_at: Sequence[str]) -> None:
     config = folder / "children.ini"
     files = "\n    ".join(looked_at)
     config.write_text(
-        f"[run]\nbranch = True\nparallel = True\ncontext = {_CHILD}\n"
+        f"[run]\nbranch = True\nparallel = True\ncontext = {_CHILD}\npatch = fork, _exit\n"
         f"data_file = {folder / 'data'}\ninclude =\n    {files}\n"
     )
     custom = folder / "children"
