@@ -115,17 +115,21 @@ def arguments(about: str | None, file: str, size: int) -> argparse.ArgumentParse
 
 @contextmanager
 def reported(name: str, given: argparse.Namespace, **facts: Any) -> Iterator[tuple[Report, Path]]:
-    """A report that is written however the campaign ends, and a folder in memory meanwhile."""
+    """A report that is written however the campaign ends, if it came to anything, and a folder in
+    memory meanwhile.
+    """
     stoppable()
     scratch = in_memory()
-    report = Report(name, given.seed, given.report, resume=given.resume, **facts)
+    resume = getattr(given, "resume", None)  # None: this campaign is all of one piece
+    report = Report(name, given.seed, given.report, resume=bool(resume), **facts)
     try:
         yield report, scratch
     except KeyboardInterrupt:
-        print("stopped; --resume goes on", file=sys.stderr)
+        print("stopped" if resume is None else "stopped; --resume goes on", file=sys.stderr)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        report.write()
+        if report.done:
+            report.write()
 
 
 def in_memory() -> Path:

@@ -20,7 +20,6 @@ import mmap
 import os
 import random
 import re
-import shutil
 import signal
 import struct
 import subprocess
@@ -32,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 from campaigns import stand_ins
-from campaigns.report import RESULTS, Report, in_memory, stoppable
+from campaigns.report import RESULTS, Report, reported
 from PIL import Image
 
 import mmsearch
@@ -288,16 +287,8 @@ def main() -> int:
             player.holder = given.holder
         player.play(player.turn)
         return 0
-    stoppable()
-    folder = in_memory()
-    report = Report("two writers", given.seed, given.report)
-    try:
+    with reported("two writers", given) as (report, folder):
         campaign(folder, given.seconds, given.readers, given.seed, report)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        report.write()
     return 1 if report.findings else 0
 
 
