@@ -111,8 +111,10 @@ class Fates:
         """
         path, state, mark = ready.pending.path, ready.state, ready.pending.mark
         fate, origin = self.of(ready)
-        if fate == "vanished" or state is None:
-            return "vanished"
+        if state is None:  # a link has taken its place: named, and left to the next scan
+            return fate if ready.reason is Reason.CHANGED else "vanished"
+        if fate == "vanished":
+            return fate
         if (file_id := ready.pending.file_id) is not None:
             self._catalog.put_mark(file_id, mark)
             self._caption(file_id, ready)

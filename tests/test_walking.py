@@ -386,6 +386,35 @@ def test_a_file_that_keeps_changing_is_named(library, folder):
     assert (report.added, report.unchanged, report.failed) == (1, 1, [])
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_row_34_what_becomes_a_link_meanwhile_is_named(library, folder, known):
+    """Row 34: `changed`; the next run sees a link, which it skips, and nothing is lost by that:
+    the file is found again when it is back, and what was known of it was kept.
+    """
+    put(folder / "a.jpg", 1)
+    put(folder / "b.jpg", 2)
+    if known:
+        assert library.index(folder).added == 2
+        os.utime(folder / "b.jpg", (1, 1))  # so that it is read
+    away = folder.parent / "b.jpg"
+
+    def swap(progress):
+        if progress.total and not away.exists():
+            (folder / "b.jpg").rename(away)
+            (folder / "b.jpg").symlink_to(away)
+
+    report = library.index(folder, progress=swap)
+    assert failed(report) == {"b.jpg": "changed"}
+    assert [failure.message for failure in report.failures] == ["it became a link"]
+    report = library.index(folder)
+    assert (report.skipped, report.failed, report.gone) == (1, [], int(known))
+    assert found(library) == [b"a.jpg"]
+    away.rename(folder / "b.jpg")
+    report = library.index(folder)
+    assert (report.added, report.encoded, report.failed) == (1, int(not known), [])
+    assert found(library) == [b"a.jpg", b"b.jpg"]
+
+
 def test_a_file_deleted_meanwhile_is_nobodys_fault(library, folder):
     """Row 34: gone before the commit means neither indexed nor failed."""
     put(folder / "a.jpg", 1)

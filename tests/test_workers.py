@@ -124,6 +124,9 @@ def test_a_folder_that_became_a_link_is_not_read(tmp_path):
     outcome = pool.next()
     assert (outcome.reason, outcome.message) == (Reason.CHANGED, "a folder above it became a link")
     assert outcome.state is None
+    (tmp_path / "link.png").symlink_to(tmp_path / "real" / "red.png")
+    pool.submit(Job(os.fsencode(tmp_path / "link.png")))
+    assert pool.next().message == "it became a link"
 
 
 # -- the parent's side -------------------------------------------------------------------

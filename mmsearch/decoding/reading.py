@@ -75,7 +75,8 @@ class Reading:
         state: dict[str, Any] = {}
         try:
             if os.path.realpath(self._path) != self._path:  # a walk follows no link
-                raise LoadError(Reason.CHANGED, "a folder above it became a link")
+                which = "it" if os.path.islink(self._path) else "a folder above it"
+                raise LoadError(Reason.CHANGED, f"{which} became a link")
             with suppress(OSError):  # so that a refused file, too, is known by its state
                 state["state"] = files.Stat.of(os.lstat(self._path)).figures
             with files.opened(self._path) as (file, status):

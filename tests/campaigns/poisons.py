@@ -142,9 +142,8 @@ _files(Reason.TIMED_OUT, evil_sleep=_evil("sleep"), evil_spin=_evil("spin"))
 _files(Reason.OUT_OF_MEMORY, evil_swell=_evil("swell"))
 _files(FAILED, evil_recurse=_evil("recurse"))
 _files(INDEXED, evil_babble=_evil("babble"), evil_once=(".jpg", lambda make: _even(_jpeg(make))))
-# one that was a file when it was listed and is a link now has vanished as well
-_files(UNSEEN, evil_vanishes=(".jpg", _jpeg), evil_is_a_link=(".jpg", _jpeg))
-_files(Reason.CHANGED, evil_grows=(".jpg", _jpeg))
+_files(UNSEEN, evil_vanishes=(".jpg", _jpeg))
+_files(Reason.CHANGED, evil_grows=(".jpg", _jpeg), evil_is_a_link=(".jpg", _jpeg))
 
 
 def _even(data: bytes) -> bytes:
