@@ -12,7 +12,7 @@ import pytest
 from test_backup import everything
 
 import mmsearch
-from mmsearch.catalog import Catalog, tables
+from mmsearch.catalog import Catalog, grafting, tables
 from mmsearch.catalog.grafting import readable
 from mmsearch.catalog.remains import Remains
 from mmsearch.errors import LibraryDamaged, LibraryLocked, LibraryMissing
@@ -220,6 +220,23 @@ def test_row_16_a_first_page_that_is_lost(many, damage, vacuumed):
     assert set(after) - set(before) <= {"library.db-wal", "library.db-shm"}
 
 
+def test_the_pages_of_a_list_of_tables(tmp_path):
+    """All that hold a statement, and those above them, whose rows lie on others."""
+    path = tmp_path / "many.db"
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA page_size = 512")
+        for number in range(600):
+            raw.execute(f"CREATE TABLE many_{number} (a, b, c)")
+        raw.commit()
+    data = path.read_bytes()
+    pages = {n + 1: data[n * 512 : (n + 1) * 512] for n in range(len(data) // 512)}
+    told = {n for n, page in pages.items() if b"CREATE TABLE many_" in page}
+    above = {n for n, page in pages.items() if page[100 if n == 1 else 0] == 5}
+    assert 1 in above and len(above) > 1 and len(told) > 10
+    found = grafting._schema_pages(data, 512)
+    assert (set(found), len(found)) == (told | above, len(told | above))
+
+
 def test_a_graft_needs_no_log(many, tmp_path):
     """A copy of library.db alone, whose first page is lost: every vector of it is read, and
     nothing is left beside it.
@@ -272,6 +289,19 @@ def test_nothing_is_changed_without_a_yes(many):
         before.pop(many.folder / f"library.db{ending}", None)
         after.pop(many.folder / f"library.db{ending}", None)
     assert after == before
+
+
+def test_labels_are_kept(many):
+    """But for those of a file that is read again, and of its caption."""
+    run(many, "INSERT INTO labels SELECT id, 'dog', id / 64.0 FROM contents")
+    run(many, "INSERT INTO labels SELECT id, 'fox', 0.5 FROM contents")
+    right = {*run(many, "SELECT * FROM labels")}
+    run(many, DAMAGE["a vector"])
+    assert many.repair().again
+    many.close()
+    left = {id for (id,) in run(many, "SELECT id FROM contents")}
+    assert {*run(many, "SELECT * FROM labels")} == {row for row in right if row[0] in left}
+    assert (len(right), len(left)) == (242, 119)
 
 
 def test_gone_files_that_are_damaged_are_forgotten(many, photos):
