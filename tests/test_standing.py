@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from mmsearch.records import Modality
+from mmsearch.catalog.standing import Standing
+from mmsearch.records import Kind, Modality
 
 
 @pytest.fixture
@@ -53,6 +54,17 @@ def test_memory_says_what_the_catalog_says(mixed, modality):
             )
             assert found == [row for row in expected if row[0] in there]
             assert found
+
+
+def test_an_item_without_a_vector_is_there_all_the_same():
+    """Its number for one, 0, is nobody's."""
+    own = np.array([[5, 1, Kind.IMAGE], [0, 2, Kind.IMAGE], [7, 3, Kind.TEXT]], np.int64)
+    standing = Standing(own, np.array([[9, 2]], np.int64))
+    assert [standing.vectors_of(kind).tolist() for kind in Kind] == [[5], [], [7], [9]]
+    assert rows(standing.kinds_of([1, 2, 3])) == [(1, 0), (2, 0), (3, 2)]
+    assert rows(standing.vectors_of_items(1, [1, 2, 3])) == [(1, 5), (3, 7)]
+    assert rows(standing.captions_of_items(1, [1, 2, 3])) == [(2, 9)]
+    assert len(standing.matches([0]).items) == 0
 
 
 def test_a_second_query_answers_as_the_first(mixed, photos):

@@ -2,7 +2,8 @@
 
 A mutant is one node of the syntax tree that is other: a comparison, an operator, a number, a
 truth value, a condition the other way round, a call or an assignment that does not happen, a
-result that is None. Texts, and so SQL that is written as text, are left as they are.
+result that is None and was not False, which no condition tells apart. Texts, and so SQL that is
+written as text, are left as they are.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _others(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         other = copy.copy(node)
         other.test = ast.UnaryOp(ast.Not(), node.test)
         yield f"{kind.__name__} the other way", other
-    elif isinstance(node, ast.Return) and not _is_none(node.value):
+    elif isinstance(node, ast.Return) and not _is_none_or_false(node.value):
         yield "returns None", ast.Return(ast.Constant(None))
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         yield "call dropped", ast.Pass()
@@ -141,8 +142,9 @@ def _others(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         yield "Break → Continue", ast.Continue()
 
 
-def _is_none(node: ast.AST | None) -> bool:
-    return node is None or (isinstance(node, ast.Constant) and node.value is None)
+def _is_none_or_false(node: ast.AST | None) -> bool:
+    constant = node.value if isinstance(node, ast.Constant) else node
+    return constant is None or constant is False
 
 
 # -- having one run ----------------------------------------------------------------------
