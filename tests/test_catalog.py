@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mmsearch
-from mmsearch.catalog import Catalog, Content
+from mmsearch.catalog import Catalog, Content, session, tables
 from mmsearch.catalog import migrations as steps
 from mmsearch.errors import (
     LibraryDamaged,
@@ -183,6 +183,43 @@ def test_row_23_every_library_has_the_tables_of_a_new_one(catalog, tmp_path, ver
         ("model", "VARCHAR", 1, "''", 0),
         ("modalities", "VARCHAR", 1, "''", 0),
     }
+
+
+@pytest.mark.parametrize("column, values, others", [
+    (tables.files.c.size, [0, -(2**63)], [None, 1.0, "1", b"1"]),
+    (tables.files.c.gone_at, [5, None], [5.0]),
+    (tables.files.c.id, [1, None], ["1"]),  # its number may stand in the rowid alone
+    (tables.parts.c.part, [0], [None]),  # one of two that are the key
+    (tables.parts.c.start, [0, 1.5, None], ["0"]),
+    (tables.files.c.name, [b"\xff", b""], [None, "name"]),
+    (tables.parts.c.text, ["", "\ud7ff\ue000 red", None], ["\udc80", "red \udcff", b"red", 1]),
+])  # fmt: skip
+def test_what_a_column_can_hold(column, values, others):
+    """Values of its type, NULL where the table has it so, and text that is UTF-8."""
+    assert [tables.fits(column, value) for value in values] == [True] * len(values)
+    assert [tables.fits(column, value) for value in others] == [False] * len(others)
+
+
+def test_a_word_that_no_enumeration_has():
+    """It is damage, and quoted."""
+    assert session.member(Modality, "image") is Modality.IMAGE
+    with pytest.raises(LibraryDamaged, match="'odour' is no modality"):
+        session.member(Modality, "odour")
+
+
+def test_captions_go_with_a_content_but_not_with_a_change(catalog):
+    """A file of another content keeps what is said beside it; one that fails has nothing."""
+    with catalog.transaction():
+        said = catalog.put_caption("a dog", 1, np.array([[1, 0, 0]], np.float32))
+        put(catalog, b"/p/a.png")
+        catalog.put_captions(1, [(said, "sidecar")])
+    with catalog.transaction():
+        put(catalog, b"/p/a.png", (0, 1, 0))
+    assert [one.text for one in catalog.captions_of([2])[2]] == ["a dog"]
+    with catalog.transaction():
+        catalog.put_file(b"/p/a.png", STATE, reason=Reason.EMPTY)
+    assert raw(catalog, "SELECT count(*) FROM captions") == [(0,)]
+    assert raw(catalog, "SELECT count(*) FROM contents") == [(0,)]
 
 
 def test_nothing_is_opened_where_nothing_is(tmp_path):
@@ -437,6 +474,16 @@ def test_a_gone_file_has_no_match_but_keeps_its_vector(catalog):
     with catalog.transaction():
         catalog.put_file(b"/p/a.png", STATE, content_id=content_id)
     assert catalog.matches([1]).items == [item]
+
+
+def test_what_no_encoder_read_is_looked_at_again(catalog):
+    """When one came that may; what failed otherwise stays named."""
+    with catalog.transaction():
+        for reason in (Reason.UNSUPPORTED, Reason.NO_MODEL, Reason.EMPTY):
+            catalog.put_file(b"/p/" + reason.encode(), STATE, reason=reason)
+        put(catalog, b"/p/a.png")
+        catalog.forget_unsupported()
+    assert sorted(catalog.known_files(b"/p")) == [b"a.png", b"empty"]
 
 
 def test_failures_and_skips(catalog):

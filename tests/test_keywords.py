@@ -14,6 +14,7 @@ import pytest
 from conftest import items_by_words, matched
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
 
 from mmsearch.catalog import Catalog, Content, Part, keywords
 from mmsearch.catalog.phrases import parts_of_words, phrases
@@ -68,6 +69,46 @@ def consistent(catalog):
     count = raw.execute("SELECT count(*) FROM substrings_docsize").fetchone()[0]
     raw.close()
     return right and count == len(told)
+
+
+DIFFERENT = {
+    "nothing": ("SELECT 1", []),
+    "a word": ("UPDATE keywords_content SET c0 = 'other'", ["keywords", "substrings"]),
+    "a row": ("DELETE FROM keywords_content WHERE id = 2", ["keywords", "substrings"]),
+    "an index": ("UPDATE keywords_data SET block = zeroblob(9) WHERE id > 10", ["keywords"]),
+    "parts of words": ("DELETE FROM substrings_data WHERE id > 10", ["substrings"]),
+    "their table": ("DROP TABLE substrings_idx", ["substrings"]),
+}
+
+
+@pytest.mark.parametrize("change, named", DIFFERENT.values(), ids=DIFFERENT)
+def test_tables_that_differ_are_named(catalog, change, named):
+    """By what they would be were they made today; and nothing of that is left."""
+    with catalog.transaction():
+        put(catalog, b"/p/red fox.png")
+        put(catalog, b"/p/a.md", "a passage", "another", modality=Modality.TEXT)
+    raw = sqlite3.connect(catalog.path)
+    raw.execute(change)
+    raw.commit()
+    raw.close()
+    with Catalog.open(catalog.path) as reader:
+        assert reader.broken_keywords() == named
+        run = reader._connection.exec_driver_sql
+        assert run("SELECT count(*) FROM temp.sqlite_schema").scalar() == 0
+        assert run("PRAGMA query_only").scalar() == 1
+
+
+def test_a_disk_that_fails_is_no_different_table(catalog):
+    """An error that says nothing of the tables is raised."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR | 1 << 8
+
+    class Failing:
+        def exec_driver_sql(self, query):
+            raise OperationalError(query, (), error)
+
+    with pytest.raises(OperationalError, match="disk I/O error"):
+        keywords._alike(Failing(), "SELECT 1", "SELECT 1")
 
 
 def test_words_of_names_and_folders(catalog):

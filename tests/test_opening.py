@@ -199,7 +199,25 @@ def test_what_was_set_aside_twice_has_two_folders(place):
         assert folder == place.parent / f"before-repair-{number}"
         assert os.listdir(folder) == ["library.db"]
         assert (folder / "library.db").read_bytes() == place.read_bytes()
+        assert folder.stat().st_mode & 0o777 == 0o700
     assert replacing.set_aside(place, "restore").name == "before-restore-1"
+
+
+def test_a_log_of_before_is_not_played_into_what_takes_its_place(place):
+    """It goes, and its shared memory; what it held is in the old file, which a reader keeps."""
+    new = Catalog.make(place.with_name("new.db"))
+    with Catalog.open(place, write=True) as catalog:
+        with catalog.transaction():
+            catalog.put_setting("written", "late")
+        logs = [place.with_name(place.name + ending) for ending in ("-wal", "-shm")]
+        assert all(log.stat().st_size for log in logs)
+        old = place.open("rb")
+        replacing.put_in_place(new, place)
+        assert not any(log.exists() for log in logs) and not new.exists()
+    with old:
+        assert b"late" in old.read()
+    with Catalog.open(place) as catalog:
+        assert catalog.setting("written") is None
 
 
 @pytest.mark.parametrize("code, kind", [

@@ -121,7 +121,6 @@ class Salvage(Session):
         self._have_captions_read(remains)
         for statement in (*_UNUSED, *_ITEMS):
             run(statement)
-        run("DROP TABLE unsound")
         for name, last in remains.sequences():
             run("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, name))
         keywords.create(self._connection)
