@@ -103,6 +103,10 @@ def test_choices():
     assert choose(10_000, 256).engine is Engine.PLAIN
     assert choose(1_000_000, 512).factory == "PQ256x4fs"
     assert choose(1_000_000, 512, target_recall=0.95).engine is Engine.PARTITIONED
+    assert choose(1_999_999, 512).target_recall == 0.999
+    many = choose(2_000_000, 512)
+    assert (many.engine, many.target_recall) == (Engine.PARTITIONED, 0.98)
+    assert choose(2_000_000, 512, target_recall=1).engine is Engine.STAGED
     assert choose(1_000_000, 512, gpu=True).engine is Engine.GPU
     assert choose(1_000_000, 512, factory="HNSW32").engine is Engine.FAISS
     assert choose(1_000_000, 512).bytes_per_vector * 1e6 < 1e9

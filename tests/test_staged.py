@@ -229,3 +229,59 @@ def test_rounded_products_are_those_of_slow_loops(count, size):
             assert np.sort(scores[line])[::-1] == pytest.approx(best, abs=1e-5)
             assert values[line, places[line]] == pytest.approx(scores[line], abs=1e-5)
             assert len(set(places[line].tolist())) == 12
+
+
+def test_lists_without_clusters_are_set_to_few_rows_that_codes_choose(tmp_path):
+    """Where most lists must be looked at, a recall is still reached by few rows of them."""
+    rng = np.random.default_rng(15)
+    rows = rng.normal(size=(6000, DIM))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    matrix = matrix_of(tmp_path / "a.matrix", rows)
+    queries = rng.normal(size=(400, DIM)).astype(np.float32)
+    plan = Plan(Engine.PARTITIONED, "OPQ16_32,IVF64,PQ16x4fsr", 0.95, 0)
+    index, _ = build_index(str(tmp_path / "a.index"), matrix, plan, {"text": queries})
+    assert index.plan.engine is Engine.PARTITIONED
+    assert 16 <= index.settings["nprobe"] <= 64
+    assert index.settings["coarse"] <= 400
+    store, oracle = open_store("auto", DIM, matrix, index), ExactStore(DIM, matrix)
+    found, truth = (one.search(queries[:200], 10)[1] for one in (store, oracle))
+    hits = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), truth.tolist(), strict=True))
+    assert hits >= 0.96 * truth.size
+
+
+def test_codes_rank_the_true_rows_as_slow_loops_do(tmp_path):
+    """Where each true row stands among what codes choose; beyond them all where it is missing."""
+    from mmsearch.vectors import tuning
+
+    rng = np.random.default_rng(16)
+    matrix = matrix_of(tmp_path / "a.matrix", clustered(rng, 3000))
+    store = opened("partitioned", matrix, str(tmp_path / "a.index"))
+    tuning.set_up(store.codes, {"nprobe": 2})
+    queries = clustered(rng, 9)
+    truth = tuning.nearest(matrix.rows.vectors, queries)
+    oracle = np.argsort(-(queries @ matrix.rows.vectors.astype(np.float32).T), axis=1)[:, :10]
+    assert truth.places.tolist() == oracle.tolist()
+    chosen = store.chosen(queries, 1600).tolist()
+    expected = [
+        [line.index(place) if place in line else 1600 for place in places]
+        for line, places in zip(chosen, oracle.tolist(), strict=True)
+    ]
+    assert tuning._ranks(store, queries, truth.places).tolist() == expected
+
+
+def test_rows_that_codes_are_not_sure_of_are_found_among_all_rounded_rows(tmp_path, monkeypatch):
+    """Pictures that are nearly alike: exact answers, without multiplying every row."""
+    rng = np.random.default_rng(17)
+    rows = rng.normal(size=(1, DIM)) + 0.03 * rng.normal(size=(12_000, DIM))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    matrix = matrix_of(tmp_path / "a.matrix", rows)
+    store, oracle = opened("staged", matrix, str(tmp_path / "a.index")), ExactStore(DIM, matrix)
+    queries = clustered(rng, 5)
+    expected = oracle.search(queries, 10)[1].tolist()
+    asked = []
+    best = Rounded.best
+    monkeypatch.setattr(Rounded, "best", lambda *given: asked.append(given[2]) or best(*given))
+    monkeypatch.setattr("mmsearch.vectors.staged._CHOSEN", 20)
+    monkeypatch.setattr("mmsearch.vectors.staged._COARSE", 1)
+    assert [store.search(query[None], 10)[1][0].tolist() for query in queries] == expected
+    assert asked

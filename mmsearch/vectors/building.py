@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmsearch import durable
+from mmsearch.vectors.codebook import Codebook
 from mmsearch.vectors.codes import IndexFile, IndexWriter, open_index
-from mmsearch.vectors.faiss import faiss, singles
+from mmsearch.vectors.faiss import faiss, written_by
 from mmsearch.vectors.lists import build_lists
-from mmsearch.vectors.planning import Engine, Plan, choose, lists_of
-from mmsearch.vectors.rounded import Rounded, round_rows
+from mmsearch.vectors.matrix import singles
+from mmsearch.vectors.planning import Engine, Plan, choose, lists_of, parts_of
+from mmsearch.vectors.rounded import Rounded, round_rows, step_of
 from mmsearch.vectors.staged import StagedStore
-from mmsearch.vectors.tuning import MARGIN, measure, nearest, tune
+from mmsearch.vectors.tuning import MARGIN, K, Truth, measure, nearest, recall, tune
 
 if TYPE_CHECKING:
     from mmsearch.records import Vectors
     from mmsearch.vectors.matrix import Matrix
 
-_BLOCK = 16_384  # rows at a time
+_BLOCK = 4096  # rows at a time: what is done with them finds them in the processor's own memory
+_READ = 2**28  # bytes of rows that are read before their pages are given back
 _TRAINED_ON = 65_536
 _ROUNDS = 10  # of k-means: lists are no better after 25
 _COARSE = 400  # rows that lists and graphs choose where there is nothing to tune them with
+_EXACT = 256  # queries that are enough where every row is looked at
+_PROVED = 64  # true answers that are also had by multiplying every row
+_TOGETHER = 512  # queries whose true answers are looked for at once
 
 
 def build_index(
@@ -39,44 +45,104 @@ def build_index(
     know the plan's factory string.
     """
     rows = matrix.rows.vectors
-    sample = rows[:: -(-len(rows) // _TRAINED_ON)].astype(np.float32)
+    sample = singles(np.ascontiguousarray(rows[:: -(-len(rows) // _TRAINED_ON)]))
     mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
-    step = max((float(np.abs(block - mean).max()) for block in _blocks(rows)), default=0) / 127
-    step = step or 1.0
+    step = step_of(_blocks(matrix), mean)
     writer = IndexWriter(path, matrix)
     try:
-        writer.put("rows", round_rows(_blocks(rows), mean, step))
+        writer.put("rows", round_rows(_blocks(matrix), mean, step))
         writer.put("mean", [mean])
-        rounded = Rounded(writer.mapped("rows", rows.shape[1]), mean, step)
+        held, pages = writer.mapped("rows", rows.shape[1])
         draft = IndexFile(
             path, matrix.generation, matrix.fingerprint, matrix.last_id, plan, {}, {}, "",
-            rounded, np.empty(0, np.uint8),
+            Rounded(held, mean, step), np.empty(0, np.uint8), pages,
         )  # fmt: skip
-        truths = {kind: nearest(rows, asked) for kind, asked in queries.items()}
-        index = _trained(plan, rows, sample)
-        draft = _settled(draft, matrix, index, queries, truths)
+        asked = {}
+        for kind, some in queries.items():
+            sets = not plan.exact and (kind == "text" or not len(queries.get("text", ())))
+            asked[kind] = _Asked.of(some, sets, matrix, draft)
+        codes = _trained(plan, matrix, sample)
+        draft = _settled(draft, matrix, codes, asked)
         if draft.note:  # it fell short
-            draft = _settled(draft, matrix, _trained(draft.plan, rows, sample), queries, truths)
-        writer.put("faiss", [draft.faiss])
-        sha256 = writer.finish(draft.plan, step, draft.settings, draft.measured, draft.note)
+            codes = _trained(draft.plan, matrix, sample)
+            draft = _settled(draft, matrix, codes, asked)
+        size = writer.put_streamed("faiss", lambda take: faiss.write_index(codes, written_by(take)))
+        per_vector = round(size / len(rows) + rows.shape[1] + 13, 1)
+        plan = replace(draft.plan, bytes_per_vector=per_vector)
+        sha256 = writer.finish(plan, step, draft.settings, draft.measured, draft.note)
     finally:
         writer.close()
     durable.replace(writer.temporary, path)
     return open_index(path, matrix), sha256
 
 
-def _trained(plan: Plan, rows: Vectors, sample: Vectors) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Queries of one kind: those that set an index, and fresh ones that measure it."""
+
+    setting: Vectors
+    setting_truth: Truth
+    fresh: Vectors
+    fresh_truth: Truth
+
+    @classmethod
+    def of(cls, queries: Vectors, sets: bool, matrix: Matrix, draft: IndexFile) -> _Asked:
+        """The two halves of these queries; the first is empty where they are not to set it."""
+        half = len(queries) // 2
+        used, first = queries, half
+        if not sets:
+            used, first = queries[half:][: _EXACT if draft.plan.exact else None], 0
+        truth = _truth(matrix, draft, used)
+        return cls(used[:first], truth.part(0, first), used[first:], truth.part(first, None))
+
+
+def _truth(matrix: Matrix, draft: IndexFile, queries: Vectors) -> Truth:
+    """What is not exact is judged by exact search in stages; that, and a sample of its answers, by
+    products with every row.
+    """
+    rows = matrix.rows.vectors
+    if draft.plan.exact or len(queries) <= _PROVED:
+        truth = nearest(rows, queries)
+    else:
+        store = StagedStore(matrix, replace(draft, plan=choose(10**5, rows.shape[1])))
+        parts = range(0, len(queries), _TOGETHER)
+        found = [store.search(queries[start : start + _TOGETHER], K) for start in parts]
+        scores, ids = (np.concatenate(part) for part in zip(*found, strict=True))
+        truth = Truth(scores, np.searchsorted(matrix.rows.ids, ids))
+        proof = slice(None, None, len(queries) // _PROVED)
+        if recall(scores[proof], nearest(rows, queries[proof]).scores) < 1:
+            truth = nearest(rows, queries)
+        draft.release()
+    matrix.release()
+    return truth
+
+
+def _trained(plan: Plan, matrix: Matrix, sample: Vectors) -> Any:
+    dim = sample.shape[1]
     if plan.engine is Engine.PARTITIONED:
-        return build_lists(sample, _blocks(rows), *lists_of(plan.factory))
-    index = described(plan.factory, rows.shape[1])
+        return build_lists(sample, _blocks(matrix), *lists_of(plan.factory))
+    if plan.engine is Engine.STAGED:
+        return _coded(matrix, Codebook(sample, parts_of(plan.factory)))
+    index = described(plan.factory, dim)
     _hush(index)
     try:
         index.train(sample)
-        for block in _blocks(rows):
+        for block in _blocks(matrix):
             index.add(block)
     except RuntimeError as error:
-        raise ValueError(f"FAISS cannot build {plan.factory!r} of {len(rows):,} rows") from error
+        rows = len(matrix.rows.ids)
+        raise ValueError(f"FAISS cannot build {plan.factory!r} of {rows:,} rows") from error
     return index
+
+
+def _coded(matrix: Matrix, book: Codebook) -> Any:
+    """FAISS's fast scan over the codes of all rows."""
+    count, dim = matrix.rows.vectors.shape
+    codes: Any = faiss.IndexPQ(dim, book.quantizer.M, 4, faiss.METRIC_INNER_PRODUCT)
+    codes.pq, codes.is_trained, codes.ntotal = book.quantizer, True, count
+    found = np.concatenate([book.codes(block) for block in _blocks(matrix)])
+    faiss.copy_array_to_vector(found.ravel(), codes.codes)
+    return faiss.IndexPQFastScan(codes)
 
 
 def described(factory: str, dim: int) -> Any:
@@ -102,39 +168,31 @@ def _hush(index: Any) -> None:
 
 
 def _settled(
-    draft: IndexFile,
-    matrix: Matrix,
-    index: Any,
-    queries: Mapping[str, Vectors],
-    truths: Mapping[str, Any],
+    draft: IndexFile, matrix: Matrix, codes: Any, asked: Mapping[str, _Asked]
 ) -> IndexFile:
     """What this index is with its settings and figures, or with a note and the exact plan."""
     plan = draft.plan
-    held = faiss.serialize_index(index)
-    dim = matrix.rows.vectors.shape[1]
-    plan = replace(plan, bytes_per_vector=round(len(held) / len(matrix.rows.ids) + dim + 13, 1))
-    settings = {} if plan.exact else {"coarse": _COARSE}
-    draft = replace(draft, plan=plan, faiss=held, settings=settings)
-    store = StagedStore(matrix, draft)
-    measured = {}
-    halves = {kind: len(asked) // 2 for kind, asked in queries.items()}
+    draft = replace(draft, settings={} if plan.exact else {"coarse": _COARSE})
+    store = StagedStore(matrix, draft, codes)
     if not plan.exact:
-        kind = next((kind for kind in ("text", "image") if halves.get(kind)), None)
-        if kind is not None:
-            half = halves[kind]
-            asked, truth = queries[kind][:half], truths[kind][:half]
+        setting = [asked[kind] for kind in ("text", "image") if kind in asked]
+        one = next((each for each in setting if len(each.setting)), None)
+        if one is not None:
             target = min(1.0, plan.target_recall + MARGIN)
-            settings = tune(store, asked, truth, target)
+            settings = tune(store, one.setting, one.setting_truth, target)
             draft = replace(draft, settings=settings)
-    for kind, asked in queries.items():
-        fresh = slice(halves[kind], None)
-        if len(asked[fresh]):
-            measured[kind] = measure(store, asked[fresh], truths[kind][fresh])
+    measured = {
+        kind: measure(store, each.fresh, each.fresh_truth)
+        for kind, each in asked.items()
+        if len(each.fresh)
+    }
+    draft.release()
+    matrix.release()
     draft = replace(draft, measured=measured)
     told = measured.get("text") or measured.get("image")
     if draft.note or plan.exact or told is None or told["recall@10"] >= plan.target_recall:
         return draft
-    exact = choose(max(len(matrix.rows.ids), 10**5), dim)
+    exact = choose(max(len(matrix.rows.ids), 10**5), matrix.rows.vectors.shape[1])
     note = (
         f"{plan.factory} reached a recall of {told['recall@10']:.3f} where "
         f"{plan.target_recall:g} was asked for: searched exactly instead"
@@ -142,6 +200,13 @@ def _settled(
     return replace(draft, plan=exact, note=note)
 
 
-def _blocks(rows: Vectors) -> Iterator[Vectors]:
+def _blocks(matrix: Matrix) -> Iterator[Vectors]:
+    rows, read = matrix.rows.vectors, 0
     for start in range(0, len(rows), _BLOCK):
-        yield singles(rows[start : start + _BLOCK])
+        block = rows[start : start + _BLOCK]
+        yield singles(block)
+        read += block.nbytes
+        if read > _READ:
+            matrix.release()
+            read = 0
+    matrix.release()

@@ -12,7 +12,7 @@ import json
 import mmap
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from mmsearch.durable import private
 from mmsearch.errors import LibraryDamaged
+from mmsearch.vectors.matrix import release
 from mmsearch.vectors.planning import Engine, Plan
 from mmsearch.vectors.rounded import Rounded
 
@@ -55,7 +56,12 @@ class IndexFile:
     measured: dict[str, dict[str, float]]
     note: str
     rounded: Rounded
-    faiss: NDArray[np.uint8]  # of FAISS's own format, hashed when the file was opened
+    faiss: NDArray[np.uint8]  # of FAISS's own format, mapped; hashed when the file was opened
+    pages: mmap.mmap | None = None  # what both are mapped through
+
+    def release(self) -> None:
+        """Let go of the pages that were read, as Matrix does."""
+        release(self.pages)
 
 
 class IndexWriter:
@@ -70,22 +76,33 @@ class IndexWriter:
 
     def put(self, name: str, blocks: Iterable[NDArray[Any]]) -> None:
         """Stream one part, from a page's beginning."""
-        at = -(-self._file.tell() // _START) * _START
-        self._file.seek(at)
+        at = self._begin()
         digest = hashlib.sha256()
         for block in blocks:
             data = np.ascontiguousarray(block).data.cast("B")
             digest.update(data)
             self._file.write(data)
-        size = self._file.tell() - at
-        self._parts[name] = {"at": at, "bytes": size, "sha256": digest.hexdigest()}
+        self._end(name, at, digest)
 
-    def mapped(self, name: str, dim: int) -> NDArray[np.uint8]:
-        """(n, dim) bytes of a part that was put, as they lie in the file."""
+    def put_streamed(self, name: str, write: Callable[[Callable[[bytes], Any]], Any]) -> int:
+        """One part that `write` hands over piece by piece, never as a whole; how many bytes."""
+        at = self._begin()
+        digest = hashlib.sha256()
+
+        def take(piece: bytes) -> None:
+            digest.update(piece)
+            self._file.write(piece)
+
+        write(take)
+        return self._end(name, at, digest)
+
+    def mapped(self, name: str, dim: int) -> tuple[NDArray[np.uint8], mmap.mmap]:
+        """(n, dim) bytes of a part that was put, as they lie in the file, and their pages."""
         self._file.flush()
         pages = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         part = self._parts[name]
-        return np.frombuffer(pages, np.uint8, part["bytes"], part["at"]).reshape(-1, dim)
+        found = np.frombuffer(pages, np.uint8, part["bytes"], part["at"]).reshape(-1, dim)
+        return found, pages
 
     def finish(
         self,
@@ -118,6 +135,14 @@ class IndexWriter:
         digest = hashlib.file_digest(self._file, "sha256").hexdigest()
         self._file.close()
         return digest
+
+    def _begin(self) -> int:
+        return self._file.seek(-(-self._file.tell() // _START) * _START)
+
+    def _end(self, name: str, at: int, digest: Any) -> int:
+        size = self._file.tell() - at
+        self._parts[name] = {"at": at, "bytes": size, "sha256": digest.hexdigest()}
+        return size
 
     def close(self) -> None:
         """Give the file up; what was written stays under its temporary name."""
@@ -156,18 +181,16 @@ def open_index(path: str, matrix: Matrix) -> IndexFile:
         for (start, length), expected in zip(spans, sizes, strict=True):
             if length != expected or not _START <= start <= at - length:
                 raise LibraryDamaged(f"{path}: its parts do not fit its {size} bytes")
-        small = []
-        for (start, length), part in list(zip(spans, parts, strict=True))[1:]:
-            file.seek(start)
-            small.append(np.frombuffer(file.read(length), np.uint8))
-            if hashlib.sha256(small[-1].data).hexdigest() != part["sha256"]:
-                raise LibraryDamaged(f"{path} is not what was written")
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    mapped = np.frombuffer(pages, np.uint8, rows * dim, spans[0][0]).reshape(rows, dim)
-    rounded = Rounded(mapped, small[0].view("<f4"), step)
+    held, mean, codes = (np.frombuffer(pages, np.uint8, size, at) for at, size in spans)
+    for read, part in zip((mean, codes), parts[1:], strict=True):
+        if hashlib.sha256(read.data).hexdigest() != part["sha256"]:
+            raise LibraryDamaged(f"{path} is not what was written")
+    release(pages)
+    rounded = Rounded(held.reshape(rows, dim), mean.view("<f4").copy(), step)
     return IndexFile(
         path, generation, matrix.fingerprint, last_id, plan, described["settings"],
-        described["measured"], described["note"], rounded, small[1],
+        described["measured"], described["note"], rounded, codes, pages,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mmsearch.records import Scores, Vectors
     from mmsearch.vectors.matrix import Matrix
 
-__all__ = ["FaissStore", "faiss", "multiply_matrices", "singles", "threads"]
+__all__ = ["FaissStore", "faiss", "multiply_matrices", "read_from", "threads", "written_by"]
 
 # Queries that are multiplied one by one: a single one by FAISS takes two fifths of numpy's time,
 # which a product of matrices has made up for from here on.
@@ -35,6 +35,8 @@ _ONE_BY_ONE = 4
 # Queries from which on products of matrices cost less. FAISS 1.15 begins with 128,000 numbers in
 # the queries: at 256 dimensions that is ten times slower between 20 queries and 500.
 _MATRICES = 20
+_SHARED = 2**17  # products that are worth a second thread
+read_from, written_by = faiss.ZeroCopyIOReader, faiss.PyCallbackIOWriter  # type: ignore[attr-defined]
 _PRODUCTS = faiss.fvec_inner_products_ny  # type: ignore[attr-defined]  # its stubs lack this one
 
 
@@ -76,7 +78,7 @@ class FaissStore(ExactStore):
             mask = np.zeros(len(rows), bool)
             mask[keep] = True
             mask = np.packbits(mask, bitorder="little")
-        with threads(len(near)):
+        with threads(len(near), len(near) * len(rows)):
             faiss.knn_inner_product(
                 faiss.swig_ptr(near), faiss.swig_ptr(rows), self.dim, len(near), len(rows), more,
                 faiss.swig_ptr(scores), faiss.swig_ptr(positions),
@@ -95,20 +97,13 @@ def multiply_matrices(dim: int) -> None:
     faiss.cvar.distance_compute_blas_threshold = min(most, _MATRICES * dim)
 
 
-def singles(rows: Vectors) -> Vectors:
-    """(n, dim) rows in single precision: of halves, in a third of the time that numpy takes."""
-    if rows.dtype != np.float16:
-        return rows.astype(np.float32, copy=False)
-    halves = faiss.ScalarQuantizer(rows.shape[1], faiss.ScalarQuantizer.QT_fp16)
-    whole: Vectors = halves.decode(np.ascontiguousarray(rows).view(np.uint8))
-    return whole
-
-
 @contextmanager
-def threads(queries: int) -> Iterator[None]:
-    """FAISS shares queries out, not rows: threads beyond their number only spin and wait."""
+def threads(queries: int, products: int = _SHARED) -> Iterator[None]:
+    """FAISS shares queries out, not rows: threads beyond their number only spin and wait, and so
+    does one that waits for the other with a few products.
+    """
     usual = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(max(1, min(queries, usual)))
+    faiss.omp_set_num_threads(max(1, min(queries if products >= _SHARED else 1, usual)))
     try:
         yield
     finally:

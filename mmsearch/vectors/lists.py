@@ -4,8 +4,8 @@ Rows are turned first, so that every part of a code holds as much: the direction
 vary most are paired with those in which they vary least, after a principal component analysis
 (the parametric solution of optimized product quantization; Ge et al., "Optimized Product
 Quantization for Approximate Nearest Neighbor Search", 2013). Centres differ in the leading
-directions alone, half of all: what the rest adds to a distance is nearly the same for every
-centre, and to train, to sort rows into lists and to choose a query's lists costs half.
+directions alone, a quarter of all: what the rest adds to a distance is nearly the same for every
+centre, and to train, to sort rows into lists and to choose a query's lists costs a quarter.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsearch.vectors.codebook import Codebook
 from mmsearch.vectors.faiss import faiss, threads
 from mmsearch.vectors.rounded import hands
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 ROUNDS = 6  # of k-means: lists are hardly better after ten
 PER_LIST = 32  # rows that it sees
 _MOST_TRAINED_ON = 131_072
-_ANALYSED = 16_384  # rows whose variance is looked at, and from which codes are learnt
+_ANALYSED = 16_384  # rows whose variance is looked at, at most
 _SHARE = 64  # queries whose lists a thread chooses at a time
+_HEAPED = 40  # nearest lists that FAISS finds sooner than numpy
 _LEADING = 64  # directions in which centres differ, at least
 
 
@@ -45,24 +47,32 @@ class Lists:
         self._leading = np.flatnonzero(centres.any(axis=0))
         # products by FAISS's BLAS, which shares its threads: those of numpy's would spin beside
         self._centres = _transform(centres[:, self._leading])
+        self._flat = _itself(faiss.IndexFlatIP(len(self._leading)))
+        self._flat.add(np.ascontiguousarray(centres[:, self._leading]))
 
     def search(self, queries: Vectors, k: int) -> tuple[Scores, Positions]:
         """(q, k) scores by codes, short of a constant of each query, and positions; -1 where there
         are fewer.
         """
         turned = self._turn.apply(queries)
-        near = self._centres.apply(turned[:, self._leading])  # (q, lists)
-        probes = min(self.inner.nprobe, near.shape[1])
+        with threads(len(queries)):
+            near, lists = self._nearest(np.ascontiguousarray(turned[:, self._leading]))
+            found: tuple[Scores, Positions] = self.inner.search_preassigned(turned, k, lists, near)
+        return found
+
+    def _nearest(self, queries: Vectors) -> tuple[Scores, Positions]:
+        """(q, nprobe) products with the nearest centres, in no order, and their lists."""
+        probes = min(self.inner.nprobe, self.inner.nlist)
+        if probes <= _HEAPED:
+            heaped: tuple[Scores, Positions] = self._flat.search(queries, probes)
+            return heaped
+        near = self._centres.apply(queries)  # (q, lists)
         some = [near[start : start + _SHARE] for start in range(0, len(near), _SHARE)]
         highest = (hands().map if len(some) > 1 else map)(
             lambda part: np.argpartition(part, -probes, axis=1)[:, -probes:], some
         )
         lists = np.concatenate(list(highest))
-        with threads(len(queries)):
-            found: tuple[Scores, Positions] = self.inner.search_preassigned(
-                turned, k, lists, np.take_along_axis(near, lists, 1)
-            )
-        return found
+        return np.take_along_axis(near, lists, 1), lists
 
 
 def build_lists(sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: int) -> Any:
@@ -73,35 +83,48 @@ def build_lists(sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: i
     some = sample[:: -(-len(sample) // _ANALYSED)]
     spread = some - some.mean(axis=0)
     directions = np.linalg.eigh(spread.T @ spread)[1][:, ::-1]  # variance falling
-    leading = min(dim, max(_LEADING, dim // 2))
-    first = np.ascontiguousarray(directions[:, :leading], np.float32)  # (dim, leading)
+    leading = min(dim, max(_LEADING, dim // 4))
     order = _balanced(dim, parts)
-    turn = np.ascontiguousarray(directions[:, order].T, np.float32)  # (dim, dim)
+    turn = np.ascontiguousarray(directions[:, order], np.float32)  # (dim, dim)
+    first = np.argsort(order)[:leading]  # where the leading directions are after it
     lists = min(lists, len(sample))
     step = -(-len(sample) // min(_MOST_TRAINED_ON, PER_LIST * lists))
     means: Any = faiss.Kmeans(
         leading, lists, niter=ROUNDS, seed=1, spherical=True, min_points_per_centroid=1,
         max_points_per_centroid=len(sample),
     )  # fmt: skip
-    means.train(np.ascontiguousarray(sample[::step] @ first))
+    means.train(np.ascontiguousarray(sample[::step] @ turn[:, first]))
     centres = np.zeros((lists, dim), np.float32)
-    centres[:, np.argsort(order)[:leading]] = means.centroids
+    centres[:, first] = means.centroids
 
+    def placed(rows: Vectors) -> tuple[Positions, Vectors]:
+        """(n,) lists of (n, dim) rows, and what is left of the turned rows there."""
+        turned = rows @ turn
+        own = np.ascontiguousarray(turned[:, first])
+        near = faiss.knn(own, means.centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)[1].ravel()
+        turned[:, first] -= means.centroids[near]
+        return near, turned
+
+    book = Codebook(placed(some)[1], parts)
     quantizer = faiss.IndexFlatIP(dim)
     quantizer.add(centres)
-    codes = faiss.IndexIVFPQ(quantizer, dim, lists, parts, 4, faiss.METRIC_INNER_PRODUCT)
-    codes.pq.cp.min_points_per_centroid = 1
-    codes.train(np.ascontiguousarray(some @ turn.T))
+    # into lists of plain codes: the packed ones, given their lists, hold nonsense (1.15.1)
+    codes: Any = faiss.IndexIVFPQ(quantizer, dim, lists, parts, 4, faiss.METRIC_INNER_PRODUCT)
+    codes.pq, codes.is_trained = book.quantizer, True
+    bytes_of_list, start = codes.coarse_code_size(), 0
     for block in blocks:
-        _, near = faiss.knn(block @ first, means.centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)
-        turned, near = np.ascontiguousarray(block @ turn.T), near.ravel()
-        # into lists of plain codes: the packed ones, given their lists, hold nonsense (1.15.1)
-        codes.add_core(len(block), faiss.swig_ptr(turned), None, faiss.swig_ptr(near))
-    rotation = _transform(turn)
+        near, left = placed(block)
+        named = near.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :bytes_of_list]
+        ids = np.arange(start, start + len(block))
+        codes.add_sa_codes(np.concatenate([named, book.codes(left)], axis=1), ids)
+        start += len(block)
+    rotation = _transform(turn.T)
     rotation.is_orthonormal = True
     packed = faiss.IndexIVFPQFastScan(codes)
+    packed.orig_invlists = None  # of which nothing is looked at any more
+    codes.replace_invlists(faiss.ArrayInvertedLists(lists, codes.code_size))
     found: Any = faiss.IndexPreTransform(rotation, packed)
-    found.referenced_objects = [rotation, packed, codes, quantizer]
+    found.referenced_objects = [rotation, packed, quantizer]
     return found
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 INDEX_FROM_ROWS = 50_000
 # From here on one query over all codes takes longer than people wait for an answer.
 PARTITION_FROM_ROWS = 2_000_000
+MANY = 0.98  # recall@10 that is kept from there on, where nothing is asked for
 EXACT = 0.999  # recall@10 of what is called exact: the codes decide what is looked at
 
 _KEPT_IN_MEMORY = 13  # bytes of id, hubness and kind, beside every vector
@@ -62,7 +63,8 @@ def choose(
     """
     if target_recall is not None and not 0 < target_recall <= 1:
         raise ValueError(f"a recall lies above 0 and up to 1, not at {target_recall:g}")
-    wanted = EXACT if target_recall is None else min(target_recall, EXACT)
+    usual = EXACT if rows < PARTITION_FROM_ROWS else MANY
+    wanted = usual if target_recall is None else min(target_recall, EXACT)
     staged = Plan(Engine.STAGED, f"PQ{_parts(dim, 2)}x4fs", EXACT, _size(dim, 2))
     lists = max(64, 2 ** round(_log2(2 * rows**0.5)))
     partitioned = Plan(
@@ -95,6 +97,11 @@ def lists_of(factory: str) -> tuple[int, int]:
     """How many lists, and parts of a code, a partitioned plan's description tells of."""
     lists, parts = re.search(r"IVF(\d+),PQ(\d+)x4fsr", factory).groups()  # type: ignore[union-attr]
     return int(lists), int(parts)
+
+
+def parts_of(factory: str) -> int:
+    """How many parts of a code a staged plan's description tells of."""
+    return int(re.search(r"PQ(\d+)x4fs", factory)[1])  # type: ignore[index]
 
 
 def _parts(dim: int, each: int) -> int:

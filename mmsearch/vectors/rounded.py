@@ -39,7 +39,8 @@ class Rounded:
     def scores(self, queries: Vectors, positions: Positions) -> Scores:
         """(q, m) products of (q, dim) queries with the rows, as they are rounded, at (q, m)."""
         near = self.rows.take(positions.ravel(), axis=0).astype(np.float32)
-        products = np.einsum("qmd,qd->qm", near.reshape(*positions.shape, -1), queries)
+        near = near.reshape(*positions.shape, -1)
+        products = np.matmul(near, queries[:, :, None])[:, :, 0]
         beside = queries @ self.mean - self.step * _ZERO * queries.sum(axis=1)
         found: Scores = products * np.float32(self.step) + beside[:, None].astype(np.float32)
         return found
@@ -65,9 +66,22 @@ class Rounded:
 
 
 def round_rows(blocks: Iterable[Vectors], mean: Vectors, step: float) -> Iterable[Bytes]:
-    """The bytes of float32 rows, block by block."""
+    """The bytes of float32 rows, block by block; no row lies further than 127 steps away."""
     for block in blocks:
-        yield np.rint((block - mean) / step + _ZERO).clip(0, 255).astype(np.uint8)
+        away = block - mean
+        away *= np.float32(1 / step)
+        np.rint(away, out=away)
+        away += _ZERO
+        yield away.astype(np.uint8)
+
+
+def step_of(blocks: Iterable[Vectors], mean: Vectors) -> float:
+    """The step with which the farthest of all rows is 127 steps away from their mean."""
+    farthest = 0.0
+    for block in blocks:
+        away = np.maximum(block.max(axis=0) - mean, mean - block.min(axis=0))
+        farthest = max(farthest, float(away.max()))
+    return farthest / 127 or 1.0
 
 
 @functools.cache
@@ -91,17 +105,17 @@ class _Whole:
         self._queries = np.ascontiguousarray(rounded.T)  # (dim, q)
         self._run = _matmul().run
         self._floor = np.full(len(queries), np.iinfo(np.int32).min, np.int32)
-        groups = 2 * k
-        if size > 2 * _SAMPLE and groups <= BLOCK:
+        groups, count = 2 * k, min(_SAMPLE, size // 4)
+        each = min(BLOCK, count) // groups
+        if each:
             # the k-th of a sample lies at or below the k-th of all, and the k-th of the highest
             # of its groups at or below that; `groups` of them come from every block of the sample
-            sample = np.linspace(0, size - 1, _SAMPLE).astype(np.int64)
-            each = BLOCK // groups
+            sample = np.linspace(0, size - 1, count).astype(np.int64)
             tops = [
                 self._products(sample[start : start + groups * each])
                 .reshape(groups, each, -1)
                 .max(axis=1)
-                for start in range(0, _SAMPLE - groups * each + 1, groups * each)
+                for start in range(0, count - groups * each + 1, groups * each)
             ]
             self._floor = np.partition(np.concatenate(tops), -k, axis=0)[-k]
 
@@ -144,7 +158,7 @@ class _Whole:
 
 def _highest(queries: Positions, products: NDArray[np.int32], count: int, k: int) -> Positions:
     """(count, k) where the highest products of each query stand, the last of fewer repeated."""
-    order = np.argsort((queries << 33) - products, kind="stable")
+    order = np.argsort((queries << 33) - products)
     starts = np.searchsorted(queries[order], np.arange(count + 1))
     rank = np.minimum(np.arange(k), (starts[1:] - starts[:-1] - 1)[:, None])
     found: Positions = order[starts[:-1, None] + rank]

@@ -6,8 +6,8 @@ scored from the rounded rows, and the best of those from the rows themselves. Ma
 and few rows that a filter keeps, begin with products of all rounded rows.
 
 What a stage leaves out is judged by its own errors: when the k-th answer lies so near to the cut
-that a row beyond it could have done better, the query is asked again with a wider cut, and in the
-end, of rows that are all alike, against every row.
+that a row beyond it could have done better, the query is asked again of all rounded rows, with ever
+wider cuts, and in the end, of rows that are all alike, against every row.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmsearch.vectors.faiss import FaissStore, faiss, singles, threads
+from mmsearch.vectors.faiss import FaissStore, faiss, read_from, threads
 from mmsearch.vectors.lists import Lists
+from mmsearch.vectors.matrix import singles
 from mmsearch.vectors.planning import Engine
 from mmsearch.vectors.rounded import hands
 from mmsearch.vectors.tuning import K, set_up
@@ -45,21 +46,29 @@ _SHARE = 32  # queries whose rows are gathered at a time: they stay in a core's 
 _KEPT = 2**27  # bytes of rows on the disk that are not worth giving back when they were read
 _READ = 2048  # rows of more than that read by position before their pages are given back
 _HELD = 2**23  # numbers of the rows that a filter keeps, held when it is asked for again: 32 MB
+_AT_ONCE = 512  # rows that a filter keeps: so few are multiplied by many queries as they are
 
 
 class StagedStore(FaissStore):
     """A matrix with its index, and rows added since in memory."""
 
-    def __init__(self, matrix: Matrix, index: IndexFile) -> None:
+    def __init__(self, matrix: Matrix, index: IndexFile, codes: Any = None) -> None:
+        """`codes` are FAISS's index, where it is at hand. An index file without any is searched
+        by its rounded rows.
+        """
         super().__init__(matrix.rows.vectors.shape[1], matrix)
         self.plan = index.plan
         self._matrix = matrix
         self._base = matrix.rows.vectors
         self._rounded = index.rounded
-        self.codes: Any = faiss.deserialize_index(index.faiss)
-        listed = self.plan.engine is Engine.PARTITIONED
-        self._first: Any = Lists(self.codes) if listed else self.codes  # what is searched first
-        set_up(self.codes, index.settings)
+        if codes is None and len(index.faiss):
+            read: Any = read_from(faiss.swig_ptr(index.faiss), len(index.faiss))
+            codes = faiss.read_index(read)
+            index.release()
+        self.codes = codes
+        listed = codes is not None and self.plan.engine is Engine.PARTITIONED
+        self._first: Any = Lists(codes) if listed else codes  # what is searched first
+        set_up(codes, index.settings)
         self.coarse = index.settings.get("coarse", 0)  # 0: what is exact enough
         self._masked: tuple[Positions, NDArray[np.bool_]] | None = None
         self._filter: tuple[Positions, Vectors | None] | None = None  # the last, and its rows
@@ -70,14 +79,15 @@ class StagedStore(FaissStore):
     ) -> tuple[NDArray[np.float32], Positions]:
         if rows is not self._base:
             return super()._nearest(queries, rows, k, keep)
-        held = None if keep is None else self._held(keep)
+        few = len(queries) < _TOGETHER or (keep is not None and len(keep) <= _AT_ONCE)
+        held = self._held(keep) if keep is not None and few else None
         if keep is not None and held is not None:
             scores, places = super()._nearest(queries, held, k, None)
             return scores, keep[places]
         size = len(rows) if keep is None else len(keep)
         scores = np.empty((len(queries), k), np.float32)
         places = np.empty((len(queries), k), np.int64)
-        left = np.arange(len(queries))
+        left, again = np.arange(len(queries)), False
         finalists = k + _SPARE
         if self._exactly_asked(keep):
             finalists = max(_FINALISTS, k + min(3 * k, _BEYOND))
@@ -86,19 +96,29 @@ class StagedStore(FaissStore):
                 scores[left], places[left] = super()._nearest(queries[left], rows, k, keep)
                 break
             near = np.ascontiguousarray(queries[left])
-            sure, values, found = self._once(near, k, finalists, keep)
+            sure, values, found = self._once(near, k, finalists, keep, again)
             scores[left], places[left] = values, found
-            left = left[~sure]
+            left, again = left[~sure], True
             finalists *= _WIDER
         return scores, places
 
+    def chosen(self, queries: Vectors, count: int) -> Positions:
+        """(q, m) positions that codes choose, falling by their scores; -1 where there are fewer."""
+        with threads(len(queries)):
+            places: Positions = self._first.search(queries, min(len(self._base), count))[1]
+        return places
+
     def _once(
-        self, queries: Vectors, k: int, finalists: int, keep: Positions | None
+        self, queries: Vectors, k: int, finalists: int, keep: Positions | None, again: bool
     ) -> tuple[NDArray[np.bool_], Scores, Positions]:
-        """(q,) whether that is all, (q, k) scores and (q, k) positions."""
+        """(q,) whether that is all, (q, k) scores and (q, k) positions; asked `again`, codes were
+        not sure.
+        """
         exactly, filtered = self._exactly_asked(keep), self._filtered(keep)
         few = keep is not None and len(keep) * _MOST < len(self._base)
-        if (filtered and (few or not self.plan.exact)) or (exactly and len(queries) >= _TOGETHER):
+        whole = exactly and len(queries) >= _TOGETHER
+        whole = whole or (filtered and (few or not self.plan.exact))
+        if whole or again or self._first is None:
             approximate, found = self._rounded.best(queries, finalists, keep)
             sure = np.ones(len(queries), bool)
         else:
@@ -123,14 +143,24 @@ class StagedStore(FaissStore):
     ) -> tuple[Scores, Positions, NDArray[np.bool_]]:
         """(q, m) scores by rounded rows and positions, and (q,) whether codes saw enough."""
         size = len(self._base)
-        share = 1.0 if keep is None else len(keep) / size
+        kept = size if keep is None else len(keep)
         if self.coarse:
             wanted = max(finalists, self.coarse + _COARSE * max(0, k - K))
         else:
-            wanted = max(_CHOSEN + _COARSE * finalists, size // 400)
+            wanted = max(_CHOSEN + _COARSE * finalists, kept // 400)
         with threads(len(queries)):
-            told, places = self._first.search(queries, min(size, round(wanted / share)))
-        gone = places < 0 if keep is None else (places < 0) | ~self._mask(keep)[places]
+            told, places = self._first.search(queries, min(size, round(wanted * size / kept)))
+        gone = places < 0
+        if keep is not None:
+            gone |= ~self._mask(keep)[places]
+            # bytes are looked at of those that are kept, which are few of what codes choose
+            first = np.argsort(gone, axis=1, kind="stable")[:, : int((~gone).sum(axis=1).max())]
+            told, places, gone = (
+                np.take_along_axis(each, first, 1) for each in (told, places, gone)
+            )
+        if places.shape[1] < k:  # fewer than are wanted
+            nothing = np.full((len(queries), k), -1)
+            return nothing.astype(np.float32), nothing, np.zeros(len(queries), bool)
         scores = self._each(self._rounded.scores, queries, places)
         scores[gone], told[gone] = -np.inf, -np.inf
         sure = np.ones(len(queries), bool)
@@ -152,7 +182,7 @@ class StagedStore(FaissStore):
 
     def _products_at(self, queries: Vectors, places: Positions) -> Scores:
         rows = singles(self._base.take(places.ravel(), axis=0)).reshape(*places.shape, -1)
-        products: Scores = np.einsum("qmd,qd->qm", rows, queries)
+        products: Scores = np.matmul(rows, queries[:, :, None])[:, :, 0]
         return products
 
     @staticmethod

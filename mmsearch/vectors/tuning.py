@@ -9,21 +9,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mmsearch.vectors.faiss import faiss, singles
+from mmsearch.vectors.faiss import faiss
+from mmsearch.vectors.matrix import singles
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mmsearch.records import Scores, Vectors
     from mmsearch.vectors import VectorStore
     from mmsearch.vectors.staged import StagedStore
 
+    Positions = NDArray[np.int64]
+
 K = 10
 MARGIN = 0.01
 # Rows that codes choose: what they leave out is lost, and each costs a look at its bytes.
-_CHOSEN = [24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 400, 800, 1600]
+_CHOSEN = [24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 400, 560, 800, 1600]
+_FEWER = 4  # a first look takes one in so many queries
+_TIMED = 256  # queries whose cost is compared
+_TOGETHER = 128  # queries whose chosen rows are compared at a time
 _SINGLE = 100  # queries that are timed one by one
 _BLOCK = 16_384
 _ALIKE = 2e-6  # products of one row differ by as much, by the order of their terms
@@ -51,15 +59,30 @@ def knob(index: Any) -> tuple[str, list[int]] | None:
     return name, sorted({value for value in steps if value < most} | {most})
 
 
-def nearest(rows: Vectors, queries: Vectors, k: int = K) -> Scores:
-    """(q, k) highest products with (n, dim) rows, falling, each of them multiplied."""
-    best = np.full((len(queries), k), -np.inf, np.float32)
+class Truth(NamedTuple):
+    """(q, k) highest products of all rows, falling, and their positions."""
+
+    scores: Scores
+    places: Positions
+
+    def part(self, first: int, last: int | None) -> Truth:
+        """That of some of the queries."""
+        return Truth(self.scores[first:last], self.places[first:last])
+
+
+def nearest(rows: Vectors, queries: Vectors, k: int = K) -> Truth:
+    """The nearest of (n, dim) rows, each of them multiplied."""
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    places = np.full((len(queries), k), -1)
     for start in range(0, len(rows), _BLOCK):
         block = singles(rows[start : start + _BLOCK])
         some = min(k, len(block))
-        scores, _ = faiss.knn(queries, block, some, metric=faiss.METRIC_INNER_PRODUCT)
-        best = -np.sort(-np.concatenate([best, scores], axis=1), axis=1)[:, :k]
-    return best
+        more, found = faiss.knn(queries, block, some, metric=faiss.METRIC_INNER_PRODUCT)
+        scores = np.concatenate([scores, more], axis=1)
+        places = np.concatenate([places, found + start], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores, places = (np.take_along_axis(each, order, 1) for each in (scores, places))
+    return Truth(scores, places)
 
 
 def recall(scores: Scores, truth: Scores) -> float:
@@ -70,27 +93,61 @@ def recall(scores: Scores, truth: Scores) -> float:
     return float((scores >= truth[:, -1:] - _ALIKE).sum() / truth.size)
 
 
-def tune(store: StagedStore, queries: Vectors, truth: Scores, target: float) -> dict[str, int]:
-    """The least settings that reach the target with these queries, or the highest there are.
+def tune(store: StagedStore, queries: Vectors, truth: Truth, target: float) -> dict[str, int]:
+    """The cheapest settings that reach the target with these queries, or the highest there are.
 
-    First how many rows codes are to choose: so many that with an eighth of all lists a third of
-    what the target leaves open is won, which leaves room for fewer lists. Then how many lists.
+    Two things lose answers: lists that are not looked at, and rows of these that codes do not
+    choose. One search with so many lists tells for every number of chosen rows what would be
+    found, by where codes rank the true answers. From the fewest lists with which all that codes
+    may choose would do, more lists are tried with ever fewer rows, until a search costs more.
     """
     turned = knob(store.codes)
     name, values = turned or ("", [0])
+    some = slice(0, None, _FEWER)
 
-    def reached(value: int, wanted: float, some: slice) -> bool:
+    def shares(value: int, part: slice) -> list[float]:
+        """Of the true answers, those that codes would choose, by how many they choose."""
         set_up(store.codes, {name: value})
-        return recall(store.search(queries[some], K)[0], truth[some]) >= wanted
+        ranks = _ranks(store, queries[part], truth.places[part])
+        return [float((ranks < count).mean()) for count in _CHOSEN]
 
-    def chosen(count: int) -> bool:
-        store.coarse = count
-        return reached(max(1, values[-1] // 8), target + (1 - target) / 3, slice(0, None, 2))
+    fewest = _least(values, lambda value: shares(value, some)[-1] >= target)
+    at = values.index(fewest)
+    best, cheapest = (len(values) - 1, _CHOSEN[-1]), np.inf
+    for place, value in enumerate(values[at:], at):
+        enough = [share >= target for share in shares(value, slice(None))]
+        if not any(enough):
+            continue
+        store.coarse = _CHOSEN[enough.index(True)]
+        begun = time.process_time()
+        store.search(queries[:_TIMED], K)
+        cost = time.process_time() - begun
+        if cost > cheapest:
+            break
+        best, cheapest = (place, store.coarse), cost
 
-    store.coarse = _least(_CHOSEN, chosen)
-    found = _least(values, lambda value: reached(value, target, slice(None)))
-    set_up(store.codes, {name: found})
+    def reached(value: int) -> bool:
+        set_up(store.codes, {name: value})
+        return recall(store.search(queries, K)[0], truth.scores) >= target
+
+    at, store.coarse = best
+    found = values[at]
+    if not reached(found):  # by what bytes left out, or because fewer were asked of a graph
+        store.coarse = _CHOSEN[min(_CHOSEN.index(store.coarse) + 1, len(_CHOSEN) - 1)]
+        found = _least(values[at:], reached)
+        set_up(store.codes, {name: found})
     return {"coarse": store.coarse} | ({name: found} if turned else {})
+
+
+def _ranks(store: StagedStore, queries: Vectors, places: Positions) -> Positions:
+    """(q, k) where codes rank these rows among all that they may choose; beyond where they miss."""
+    found = []
+    for start in range(0, len(queries), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        told = store.chosen(queries[part], _CHOSEN[-1])
+        same = told[:, :, None] == places[part, None, :]  # (q, chosen, k)
+        found.append(np.where(same.any(axis=1), same.argmax(axis=1), _CHOSEN[-1]))
+    return np.concatenate(found)
 
 
 def _least(values: Sequence[int], enough: Callable[[int], bool]) -> int:
@@ -105,7 +162,7 @@ def _least(values: Sequence[int], enough: Callable[[int], bool]) -> int:
     return values[low]
 
 
-def measure(store: VectorStore, queries: Vectors, truth: Scores) -> dict[str, float]:
+def measure(store: VectorStore, queries: Vectors, truth: Truth) -> dict[str, float]:
     """Recall@10, milliseconds of one query, and queries a second of many together."""
     alone = []
     for query in queries[:_SINGLE]:
@@ -116,7 +173,7 @@ def measure(store: VectorStore, queries: Vectors, truth: Scores) -> dict[str, fl
     found, _ = store.search(queries, K)
     together = time.perf_counter() - begun
     return {
-        "recall@10": recall(found, truth),
+        "recall@10": recall(found, truth.scores),
         "p50_ms": 1e3 * float(np.percentile(alone, 50)),
         "p95_ms": 1e3 * float(np.percentile(alone, 95)),
         "qps": len(queries) / together,

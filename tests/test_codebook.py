@@ -1,0 +1,50 @@
+"""Codes of 4 bits, and halves made single: by value, against FAISS's and numpy's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmsearch.vectors.matrix import singles
+
+faiss = pytest.importorskip("faiss", reason="FAISS is not installed")
+
+
+def test_every_finite_half_becomes_the_single_that_numpy_makes_of_it():
+    """All 63,488 of them, to the bit: both zeros, subnormals, the greatest."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 8)
+    assert singles(halves).view(np.int32).tolist() == (
+        halves.astype(np.float32).view(np.int32).tolist()
+    )
+    assert singles(halves[::3]).tolist() == halves[::3].astype(np.float32).tolist()
+    whole = halves.astype(np.float32)
+    assert singles(whole) is whole
+
+
+@pytest.mark.parametrize("dim, parts", [(32, 16), (6, 3), (30, 10), (32, 8)])
+def test_a_code_names_the_nearest_centre_of_each_part_or_one_hardly_farther(dim, parts):
+    """Slow loops over the 16 centres: the packed code's own is at most a cell's width farther."""
+    from mmsearch.vectors.codebook import Codebook
+
+    rng = np.random.default_rng(dim + parts)
+    rows = rng.normal(size=(2000, dim)).astype(np.float32)
+    book = Codebook(rows, parts)
+    some = rows[:200]
+    codes = book.codes(some)
+    assert codes.shape == (200, (parts + 1) // 2)
+    numbers = np.stack([codes & 15, codes >> 4], axis=2).reshape(200, -1)[:, :parts]
+    size = dim // parts
+    centres = faiss.vector_to_array(book.quantizer.centroids).reshape(parts, 16, size)
+    width = np.ptp(rows, axis=0).max() / 64 * np.sqrt(size)
+    same = 0
+    for row, line in zip(some, numbers, strict=True):
+        for part, number in enumerate(line):
+            away = np.linalg.norm(centres[part] - row[part * size :][:size], axis=1)
+            assert away[number] <= away.min() + width
+            same += int(number == away.argmin())
+    assert same >= 0.9 * numbers.size
+    # as FAISS reads them
+    decoded = book.quantizer.decode(codes)
+    expected = np.concatenate([centres[p][numbers[:, p]] for p in range(parts)], axis=1)
+    assert decoded == pytest.approx(expected)
