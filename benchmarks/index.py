@@ -6,7 +6,9 @@
 
 Makes what is missing in FOLDER (rows, queries, truth, indexes), then measures every engine in a
 process of its own, one after the other, and puts the rows into `results/index.json` in the place of
-those of the same data set. The bars that these rows allow are printed; exit 1 when one is missed.
+those of the same data set. What it takes in memory is measured in another process, which opens what
+was built and searches, and does nothing else. The bars that these rows allow are printed; exit 1
+when one is missed.
 Two threads each; run it with OMP_WAIT_POLICY=PASSIVE where others share the machine, or threads
 that spin are all that is measured.
 """
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from index_data import Data, K, prepare, recall
+from index_data import LARGE, Data, K, prepare, recall
 from measuring import machine, memory_of, origin
 from numpy.typing import NDArray
 
@@ -32,6 +34,7 @@ OUT = Path(__file__).parent / "results" / "index.json"
 EXACT, APPROXIMATE = "exact", "recall 0.95"
 ENGINES = ("faiss-flat", "mmsearch-exact", "mmsearch-approximate", "faiss-ivfpq", "faiss-hnsw32")
 TARGET = 0.95
+RESIDENT = {1_000_000: 1000, 10_000_000: 8000}  # MB of so many rows x 512, at most
 FILTERS = (0.1, 0.01, 0.001)
 SINGLES, BATCH, ROUNDS = 40, 256, 4
 ASKED = {"text": 1000, "image": 256}  # for recall
@@ -86,12 +89,12 @@ def measure(name: str, data: Data) -> list[dict[str, Any]]:
     common |= {"engine": "mmsearch" if ours else name}
     rows = []
     for kind in ("text", "image"):
-        asked = data.queries(kind)[: ASKED[kind]]
+        truth = data.truth(kind)[: ASKED[kind]]
+        asked = data.queries(kind)[: len(truth)]
         found = np.concatenate(
             [search(asked[start : start + BATCH]) for start in range(0, len(asked), BATCH)]
         )
         alone = np.concatenate([search(query[None]) for query in asked[:SINGLES]])
-        truth = data.truth(kind)[: ASKED[kind]]
         figures = {
             "recall@10": recall(vectors, asked, found, truth),
             "recall@10_single": recall(vectors, asked[:SINGLES], alone, truth[:SINGLES]),
@@ -110,21 +113,38 @@ def measure(name: str, data: Data) -> list[dict[str, Any]]:
             **timed(kept, asked),
         }
         rows.append(common | {"setting": f"keeps {share:.1%}", "queries": "text"} | figures)
-    sizes = memory_of(os.getpid())
+    more = ("bare_s", "bare_cpu_s", "build_peak_mb")
     beside = {
         "build_s": told["build_s"], "build_cpu_s": told["build_cpu_s"],
-        **{name: told[name] for name in ("bare_s", "bare_cpu_s") if name in told},
+        **{name: told[name] for name in more if name in told},
         "bytes_per_vector": told["bytes_per_vector"],
-        "peak_mb": sizes["VmHWM"], "resident_mb": sizes["VmRSS"],
     }  # fmt: skip
     return [row | beside for row in rows]
 
 
-def _ours(name: str, data: Data) -> tuple[Search, Any, dict[str, Any]]:
+def resident(name: str, data: Data) -> dict[str, float]:
+    """Megabytes of this process, which does nothing else, once queries were answered one by one
+    and together.
+    """
+    import faiss
+
+    faiss.omp_set_num_threads(THREADS)
+    search, _, _ = (_ours if name.startswith("mmsearch") else _peer)(name, data, tuned=False)
+    for kind in ("text", "image"):
+        asked = data.queries(kind)
+        for query in asked[:SINGLES]:
+            search(query[None])
+        search(asked[:BATCH])
+    sizes = memory_of(os.getpid())
+    return {"peak_mb": sizes["VmHWM"], "resident_mb": sizes["VmRSS"]}
+
+
+def _ours(name: str, data: Data, *, tuned: bool = True) -> tuple[Search, Any, dict[str, Any]]:
     from mmsearch.vectors import open_index, open_store
 
     matrix = data.matrix
-    index = open_index(str(data.folder / f"{name}.index"), matrix)
+    path = data.folder / f"{name}.index"
+    index = open_index(str(path), matrix) if path.exists() else None  # few rows have none
     store = open_store("auto", matrix.rows.vectors.shape[1], matrix, index)
     told = json.loads((data.folder / f"{name}.json").read_text())
 
@@ -137,20 +157,21 @@ def _ours(name: str, data: Data) -> tuple[Search, Any, dict[str, Any]]:
         return lambda queries: store.search(queries, K, among)[1] - 1
 
     exact = name == "mmsearch-exact"
-    words = ", ".join(f"{key}={value}" for key, value in index.settings.items())
     told["setting"] = EXACT if exact else APPROXIMATE
-    told["setting"] += f": {index.plan.factory}" + (f", {words}" if words else "")
-    told["setting"] += f" ({index.note})" if index.note else ""
-    told["bytes_per_vector"] = index.plan.bytes_per_vector
+    if index is not None:
+        words = ", ".join(f"{key}={value}" for key, value in index.settings.items())
+        told["setting"] += f": {index.plan.factory}" + (f", {words}" if words else "")
+        told["setting"] += f" ({index.note})" if index.note else ""
+    told["bytes_per_vector"] = store.plan.bytes_per_vector
     return search, filtered if exact else None, told
 
 
-def _peer(name: str, data: Data) -> tuple[Search, Any, dict[str, Any]]:
+def _peer(name: str, data: Data, *, tuned: bool = True) -> tuple[Search, Any, dict[str, Any]]:
     import index_peers
 
     index = index_peers.opened(name, data)
     told = json.loads((data.folder / f"{name}.json").read_text())
-    setting, _ = index_peers.tuned(name, index, data, TARGET + 0.01)
+    setting, _ = index_peers.tuned(name, index, data, TARGET + 0.01) if tuned else ("", 0)
     told["setting"] = f"{told['setting']}, {setting}" if setting != told["setting"] else setting
     size = (data.folder / f"{name}.faiss").stat().st_size
     told["bytes_per_vector"] = round(size / index.ntotal, 1)
@@ -180,8 +201,8 @@ def _truth_among(
     return best
 
 
-def build(name: str, data: Data) -> None:
-    """Build what an engine needs, unless it is there."""
+def build(name: str, data: Data, only: bool) -> None:
+    """Build what an engine needs, unless it is there; `only`: this process did nothing else."""
     import faiss
 
     faiss.omp_set_num_threads(THREADS)
@@ -191,7 +212,7 @@ def build(name: str, data: Data) -> None:
         while not index_peers.build(name, data):
             pass
         return
-    from mmsearch.vectors import build_index, choose
+    from mmsearch.vectors import Engine, build_index, choose
 
     told = data.folder / f"{name}.json"
     if told.exists():
@@ -202,13 +223,18 @@ def build(name: str, data: Data) -> None:
     asked = {"text": data.queries("tune"), "image": data.queries("image")[:200]}
     path = str(data.folder / f"{name}.index")
     took = {}
-    # with what it is tuned and measured by, and before that without
+    # with what it is tuned and measured by, and before that, but of very many rows, without
     for what, queries in (("bare", {}), ("build", asked)):
+        if what == "bare" and len(matrix.rows.ids) >= LARGE:
+            continue
         begun, cpu = time.perf_counter(), time.process_time()
-        index, _ = build_index(path, matrix, plan, queries)
+        if plan.engine is not Engine.PLAIN:
+            build_index(path, matrix, plan, queries)
         took[f"{what}_s"] = time.perf_counter() - begun
         took[f"{what}_cpu_s"] = time.process_time() - cpu
-    told.write_text(json.dumps({**took, "note": index.note}))
+    if only:
+        took["build_peak_mb"] = memory_of(os.getpid())["VmHWM"]
+    told.write_text(json.dumps(took))
 
 
 def bars(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -237,8 +263,6 @@ def bars(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for kind in ("text", "image"):
             row = by["mmsearch", EXACT, kind]
             bar(f"exact, recall@10, {kind}", min(row["recall@10"], row["recall@10_single"]), 0.999)
-        if count == 1_000_000:
-            bar("exact, resident MB", exact["resident_mb"], 1000, most=True)
         for share, least in zip(FILTERS, (3, 3, 5), strict=False):
             key = f"keeps {share:.1%}"
             mine, theirs = by["mmsearch", key, "text"], by["faiss-flat", key, "text"]
@@ -247,6 +271,9 @@ def bars(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             bar(f"{key}, batch, times less CPU time than Flat",
                 theirs["cpu_ms_batch"] / mine["cpu_ms_batch"], 10)  # fmt: skip
             bar(f"{key}, recall@10", mine["recall@10"], 1.0)
+    for kind in (EXACT, APPROXIMATE):
+        if count in RESIDENT and (row := by.get(("mmsearch", kind, "text"))):
+            bar(f"{kind}, resident MB", row["resident_mb"], RESIDENT[count], most=True)
     mine = by.get(("mmsearch", APPROXIMATE, "text"))
     peers = [row for row in rows if row["engine"] in ("faiss-hnsw32", "faiss-ivfpq")
              and row["queries"] == "text"]  # fmt: skip
@@ -284,18 +311,19 @@ def main() -> int:
         help="one thread, 256 queries, no filters: where a machine is busy",
     )
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--resident", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.light:
         lighten()
     data = Data(options.data, options.work / options.data)
     if options.child:
-        print(json.dumps(measure(options.child, data)))
+        print(json.dumps((resident if options.resident else measure)(options.child, data)))
         return 0
     if options.only != "measure":
         if not (data.folder / "data.json").exists():
             prepare(options.data, data.folder, options.real)
         for name in options.engines if options.only != "prepare" else ():
-            build(name, data)
+            build(name, data, options.only == "build" and len(options.engines) == 1)
     if options.only in ("prepare", "build"):
         return 0
     rows: list[dict[str, Any]] = []
@@ -303,8 +331,12 @@ def main() -> int:
     for name in options.engines:
         child = [sys.executable, __file__, "--data", options.data, "--work", str(options.work)]
         child += ["--light"] if options.light else []
-        done = subprocess.run([*child, "--child", name], stdout=subprocess.PIPE, check=True)
-        rows += json.loads(done.stdout)
+        child += ["--child", name]
+        told, sizes = (
+            json.loads(subprocess.run([*child, *more], stdout=subprocess.PIPE, check=True).stdout)
+            for more in ([], ["--resident"])
+        )
+        rows += [row | sizes for row in told]
         print(f"{name}: measured", file=sys.stderr)
     said = {"date": origin(["faiss-cpu", "onnxruntime", "numpy"]), "machine": where}
     for row in rows:

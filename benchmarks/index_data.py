@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from synthetic_vectors import Synthetic
 
 from mmsearch.records import Rows
-from mmsearch.vectors.matrix import Matrix, open_matrix, write_matrix
+from mmsearch.vectors.matrix import Matrix, open_matrix, singles, write_matrix
 
 K = 10
 TUNING = 2000  # texts: half of them set what is tuned, half say what came of it
 ASKED = 1000  # fresh texts, and as many pictures
+LARGE = 2_000_000  # rows from which on fewer are asked, and no other engine is measured
+ASKED_OF_LARGE = {"text": 500, "image": 100}
 _BLOCK = 16_384
 
 
@@ -43,7 +45,7 @@ class Data:
         """Every row, a block at a time."""
         vectors = self.matrix.rows.vectors
         for start in range(0, len(vectors), _BLOCK):
-            yield vectors[start : start + _BLOCK].astype(np.float32)
+            yield singles(vectors[start : start + _BLOCK])
 
 
 def prepare(name: str, folder: Path, real: Path | None) -> Data:
@@ -56,7 +58,7 @@ def prepare(name: str, folder: Path, real: Path | None) -> Data:
         assert real is not None
         photos, texts = read(real, "image"), read(real, "text").astype(np.float32)
         # the last photos' whole ones are what is asked; none of their windows is searched
-        asked = photos[-ASKED:, 0].astype(np.float32)
+        fresh = photos[-ASKED:, 0].astype(np.float32)
         rows = photos[:-ASKED].reshape(-1, photos.shape[-1])
         blocks: Iterator[NDArray[np.float32]] = (
             rows[s : s + _BLOCK].astype(np.float32) for s in range(0, len(rows), _BLOCK)
@@ -65,17 +67,20 @@ def prepare(name: str, folder: Path, real: Path | None) -> Data:
     else:
         count, dim = int(name.removeprefix("clustered-")), 512
         made = Synthetic(dim)
-        blocks, texts, asked = made.pictures(count), made.texts(TUNING + ASKED), made.fresh(ASKED)
+        blocks, texts, fresh = made.pictures(count), made.texts(TUNING + ASKED), made.fresh(ASKED)
     if not (folder / "rows.matrix").exists():
         _write(folder, blocks, count, dim)
     for kind, queries in (
         ("tune", texts[:TUNING]), ("text", texts[TUNING : TUNING + ASKED]),
-        ("image", asked[:ASKED]),
+        ("image", fresh[:ASKED]),
     ):  # fmt: skip
         np.save(folder / f"{kind}.npy", queries)
-    every = np.concatenate([data.queries(kind) for kind in ("tune", "text", "image")])
-    truths = np.split(nearest(data, every), (TUNING, TUNING + ASKED))
-    for kind, truth in zip(("tune", "text", "image"), truths, strict=True):
+    asked = {kind: data.queries(kind) for kind in ("tune", "text", "image")}
+    if count >= LARGE:
+        asked = {kind: asked[kind][:most] for kind, most in ASKED_OF_LARGE.items()}
+    ends = np.cumsum([len(queries) for queries in asked.values()])
+    truths = np.split(nearest(data, np.concatenate([*asked.values()])), ends[:-1])
+    for kind, truth in zip(asked, truths, strict=True):
         np.save(folder / f"{kind}-truth.npy", truth)
     (folder / "data.json").write_text(json.dumps({"name": name, "n": count, "dim": dim}))
     return data
