@@ -14,6 +14,7 @@ from campaigns import (
     damaged_media,
     fault_points,
     library_damage,
+    many_files,
     poison_folder,
     random_kills,
     stand_ins,
@@ -138,6 +139,26 @@ def test_what_is_no_part_and_what_takes_too_long(scratch, monkeypatch):
     report = Report("damaged media", 1)
     damaged_media.campaign(3, 1, report, scratch)
     assert [found["what"].endswith("s of CPU time") for found in report.findings] == [True] * 3
+
+
+def test_row_37_many_files(scratch):
+    """Row 37: the scan of a folder of three thousand files, and of three folders of a thousand."""
+    report = Report("many files", 1)
+    many_files.campaign(3000, report, scratch)
+    assert report.findings == []
+    assert report.counts["scans"] == 6
+    assert 2 <= report.as_dict()["descriptors"] < 20
+
+
+def test_row_37_the_campaign_sees_what_grows(scratch, monkeypatch):
+    """A scan that takes more than it may, or finds other files than there are, is a finding."""
+    monkeypatch.setattr(many_files, "FIXED", -1e9)
+    monkeypatch.setattr(many_files, "know", print)  # any function that does not
+    report = Report("many files", 1)
+    many_files.campaign(1000, report, scratch)
+    said = [found["what"] for found in report.findings]
+    assert sum("bytes" in what for what in said) == 6
+    assert "found {'all new': 1000, 'all known': 0, 'all gone': 0}" in said
 
 
 def test_rows_29_to_53_a_poison_folder(scratch):
