@@ -3,7 +3,7 @@
     PYTHONPATH=tests python -m campaigns.poison_folder --size 10000
 
 Rows 29 to 53 of the table of failures. A folder of small pictures, texts and sounds gets hostile
-files of all kinds of poisons.py spread over it, and is indexed by the real command line with the
+files of all kinds of poisons/ spread over it, and is indexed by the real command line with the
 built-in model. A finding is
 
 - a good file that is not indexed, or that has another vector than without the hostile ones;
