@@ -200,7 +200,7 @@ def test_a_factory_string_that_faiss_does_not_know(tmp_path):
     assert not (tmp_path / "a.index").exists()
 
 
-@pytest.mark.parametrize("factory", ["IVF64,PQ4x4fs", "IVF16,Flat,RFlat"])
+@pytest.mark.parametrize("factory", ["IVF64,PQ4x4fs", "IVF16,Flat,RFlat", "OPQ4_8,PQ4x4fs", "PQ2"])
 def test_few_rows_for_many_lists_are_no_news(tmp_path, capfd, factory):
     """FAISS's own warnings stay off the terminal."""
     matrix = matrix_of(tmp_path / "a.matrix", clustered(np.random.default_rng(14), 300))

@@ -159,11 +159,20 @@ def _hush(index: Any) -> None:
     if lists is not None:
         lists.cp.niter = _ROUNDS
         lists.cp.min_points_per_centroid = 1
+    outer: Any = faiss.downcast_index(index)
+    for at in range(outer.chain.size() if hasattr(outer, "chain") else 0):
+        turned: Any = faiss.downcast_VectorTransform(outer.chain.at(at))
+        if isinstance(turned, faiss.OPQMatrix):  # which makes one of its own, without this
+            turned.pq = codes = faiss.ProductQuantizer(turned.d_out, turned.M, 8)
+            codes.cp.min_points_per_centroid = 1
+            index.referenced_objects = [codes]  # FAISS holds a pointer alone
     inner: Any = index
     while inner is not None:
         inner = faiss.downcast_index(inner)
         if hasattr(inner, "pq"):
             inner.pq.cp.min_points_per_centroid = 1
+        if hasattr(inner, "do_polysemous_training"):  # half a million steps a part, for a search
+            inner.do_polysemous_training = False  # by Hamming distance that is not asked for
         inner = getattr(inner, "index", None) or getattr(inner, "base_index", None)
 
 
