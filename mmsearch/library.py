@@ -26,8 +26,7 @@ from mmsearch.querylog import QueryLog
 from mmsearch.records import Failure, Label, Modality, Report
 from mmsearch.search import How, Options, Search, by_words, fitting, how_to
 from mmsearch.settings import Settings, load_settings
-from mmsearch.space import Space
-from mmsearch.spaces import Spaces, begin_spaces
+from mmsearch.spaces import Opened, Spaces, begin_spaces
 from mmsearch.standing import standing, waiting
 
 if TYPE_CHECKING:
@@ -71,6 +70,7 @@ class Library:
         self.settings = settings
         self.models = tuple(models)  # those that are asked for; none: what the library has
         self.folder = settings.index
+        self.unbuilt: list[Opened] = []  # spaces whose indexes `index` has left to `build`
         self._access = Access(self.folder, self.models, settings.model)
 
     @property
@@ -91,21 +91,22 @@ class Library:
         progress: Callable[[Progress], None] | None = None,
         stop: Callable[[], bool] | None = None,
         note: Callable[[str], None] = lambda line: None,
+        build: bool = True,
     ) -> Report:
         """Bring the library up to date with files and folders; without paths, with all roots.
 
         `exclude` are globs on names or on paths below a root. `rehash` reads files again
         whose size and date have not changed. `dry_run` writes nothing. `progress` is called
         as the run goes on; `stop` is asked between files, and True ends the run after a
-        commit; `note` is told what ought to be known before the work begins. Returns a Report
-        of counts and failures.
+        commit; `note` is told what ought to be known before the work begins. Without `build` the
+        indexes of a large library are left `unbuilt`: see there. Returns a Report of counts and
+        failures.
 
         Every model of the library encodes what it reads, and one that is new to it also what is
         known already. Raises UsageError for a path that is not there, LibraryLocked beside another
         writer, EncoderMismatch, DiskFull, StorageFailed, LibraryDamaged, LibraryReadOnly.
         """
         from mmsearch.indexing import Indexing, announcements  # a query has no need of these
-        from mmsearch.rebuilding import rebuild
 
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         asked = [os.path.abspath(os.fsencode(path)) for path in given]
@@ -127,14 +128,27 @@ class Library:
                     note(line)
                 run = Indexing(catalog, spaces, self.settings, rules, dry_run=dry_run, **work)
                 report = _followed(run, asked, progress)
-            for one in run.later:
-                report.notes += rebuild(self.folder, one)
+            self.unbuilt = run.later
+            if build:
+                report.notes += self.build()
             return report
         except DiskFull as error:
             count = run.committed if run else 0
             raise DiskFull(
                 f"disk full, {count} files committed, rerun to continue ({error})"
             ) from error
+
+    def build(self) -> list[str]:
+        """Build the indexes of a large library that the last `index` here has left; what there is
+        to say. That takes a while, in which everything is found and may be changed; cut off
+        anywhere, it is left to the next `index`. Raises DiskFull, StorageFailed, LibraryDamaged.
+        """
+        from mmsearch.rebuilding import rebuild
+
+        notes = []
+        while self.unbuilt:
+            notes += rebuild(self.folder, self.unbuilt.pop(0))
+        return notes
 
     def _refuse_empty_start(self, asked: list[bytes]) -> None:
         if not asked:
@@ -153,6 +167,8 @@ class Library:
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         if not given and not gone:
             raise UsageError("name what to forget: a path that was indexed, or --gone")
+        from mmsearch.rebuilding import rewrite
+
         with self._access.writing() as catalog:
             ids = set(catalog.gone_files()) if gone else set()
             for path in given:
@@ -162,8 +178,7 @@ class Library:
                 for path in given:
                     for spelling in _spellings(os.fsencode(path)):
                         catalog.drop_roots_below(spelling)
-            for row in catalog.spaces():
-                Space(catalog, self.folder / "cache", row).write_cache(always=True)
+            rewrite(catalog, self.folder)
             catalog.vacuum()
         return len(ids)
 

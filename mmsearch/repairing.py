@@ -22,6 +22,7 @@ from mmsearch.catalog.replacing import put_in_place, set_aside
 from mmsearch.errors import LibraryDamaged, LibraryMissing
 from mmsearch.files import display
 from mmsearch.locking import WriterLock
+from mmsearch.rebuilding import rewrite
 from mmsearch.space import Space
 
 _NAMED = 10  # files that a step names
@@ -74,8 +75,7 @@ def repair(folder: Path, approve: Callable[[Repaired], bool]) -> Repaired:
             with suppress(OSError):
                 new.unlink()  # where it did not take the place of the old one
         with Catalog.open(database, write=True) as catalog:
-            for space in _spaces(catalog, folder):
-                space.write_cache(always=True)
+            rewrite(catalog, folder)
         return Repaired(plan.problems, plan.steps, plan.again, saved)
 
 
@@ -99,8 +99,7 @@ def _caches(folder: Path, approve: Callable[[Repaired], bool]) -> Repaired:
         if not approve(plan):
             return plan
         saved = set_aside(folder / "library.db", "repair")
-        for space in spaces:
-            space.write_cache(always=True)
+        rewrite(catalog, folder)
     return Repaired(plan.problems, plan.steps, saved=saved)
 
 

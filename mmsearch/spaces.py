@@ -77,7 +77,7 @@ def find_spaces(catalog: Catalog, folder: Path, asked: Sequence[str], default: s
     if not rows:
         raise LibraryMissing(f"nothing is indexed in {folder}; try: mmsearch index FOLDER")
     if not asked:
-        found = _every(catalog, folder, rows, default)
+        found = every_space(catalog, folder, default)
         if not found.opened and not found.older:
             space, why = found.closed[0]
             if why:
@@ -119,7 +119,7 @@ def begin_spaces(
     if rows and not asked:
         have = find_spaces(catalog, folder, (), default)
     else:
-        have = _every(catalog, folder, rows, default)
+        have = every_space(catalog, folder, default)
     if have.newer is not None:
         wanted.setdefault("builtin", have.newer)
     opened = {one.encoder.fingerprint: one for one in have.opened}
@@ -156,8 +156,9 @@ def is_older(built: str, have: str) -> bool:
     return bool(before and now and int(before[1]) < int(now[1]))
 
 
-def _every(catalog: Catalog, folder: Path, rows: Sequence[Row], default: str) -> Spaces:
-    models = catalog.models()
+def every_space(catalog: Catalog, folder: Path, default: str = "builtin") -> Spaces:
+    """All spaces, whether their models can be opened or not; see `find_spaces`."""
+    rows, models = catalog.spaces(), catalog.models()
     opened: list[Opened] = []
     older: list[Row] = []
     newer: dict[str, Encoder] = {}

@@ -74,6 +74,7 @@ def index(
                 progress=meter,
                 stop=lambda: bool(received),
                 note=note,
+                build=False,
             )
         finally:
             meter.close()
@@ -82,6 +83,13 @@ def index(
     else:
         print_report(report)
     sys.stdout.flush()
+    if library.unbuilt:  # from here on a signal ends this at once: nothing can be lost by it
+        note(
+            "building the index: all is committed and found meanwhile; "
+            "Ctrl-C leaves this to the next mmsearch index"
+        )
+        for line in library.build():
+            note(line)
     if report.interrupted and received:
         raise typer.Exit(128 + received[0])
     if report.failures:
