@@ -113,10 +113,18 @@ def test_many_together_are_answered_as_one_by_one(tmp_path, monkeypatch, at_once
     np.testing.assert_allclose(*scores, atol=1e-6)
 
 
-@pytest.fixture
-def indexed(tmp_path, monkeypatch):
+WISHES = {
+    Engine.STAGED: engines.Wishes(),
+    Engine.PARTITIONED: engines.Wishes(target_recall=0.5),
+    Engine.FAISS: engines.Wishes(target_recall=0.5, faiss="HNSW8"),
+}
+
+
+@pytest.fixture(params=[Engine.STAGED])
+def indexed(request, tmp_path, monkeypatch):
     """A folder with an index of 500 pictures, and their rows as the catalog has them."""
     monkeypatch.setattr(planning, "INDEX_FROM_ROWS", 100)
+    monkeypatch.setattr(engines, "wished", lambda *given: WISHES[request.param])
     rows = unit_rows(1, 500, DIM)
     filled(tmp_path, rows)
     return tmp_path, rows.astype(np.float16).astype(np.float32)
@@ -141,13 +149,20 @@ def test_a_large_kind_gets_an_index(indexed):
     assert names == ["space-1-1-image.index", "space-1-1.matrix"]
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "zero", "gone", "huge"])
+@pytest.mark.parametrize(
+    ("damage", "indexed"),
+    [*((damage, Engine.STAGED) for damage in ("flip", "cut", "zero", "gone", "huge")),
+     ("flip", Engine.PARTITIONED), ("cut", Engine.FAISS)],
+    indirect=["indexed"],
+)  # fmt: skip
 def test_rows_18_to_20_a_damaged_index_is_never_searched(indexed, damage):
     """Rows 18, 19 and 20: altered anywhere, cut, zeroed, gone, or with sizes that overflow: all
     rows are multiplied instead, the reason is said, and the next run builds it anew.
     """
     folder, rows = indexed
     path = folder / "cache" / "space-1-1-image.index"
+    whole, problem, _ = asked(folder, rows)
+    assert (whole in WISHES, problem) == (True, None)
     raw = bytearray(path.read_bytes())
     if damage == "flip":
         raw[len(raw) // 2] ^= 1
@@ -163,7 +178,8 @@ def test_rows_18_to_20_a_damaged_index_is_never_searched(indexed, damage):
         space = Space(catalog, folder / "cache", catalog.spaces()[0])
         assert path.name in space.state(hashed=True).problem
         space.write_cache()
-    assert asked(folder, rows) == (Engine.STAGED, None, True)
+    engine, problem, right = asked(folder, rows)
+    assert (engine, problem, right or whole is not Engine.STAGED) == (whole, None, True)
 
 
 def test_an_index_that_was_copied_is_hashed_once(indexed):
@@ -207,6 +223,7 @@ def test_a_disk_that_fails_while_an_index_is_built(indexed, monkeypatch, code, e
     assert asked(folder, rows) == (Engine.STAGED, None, True)
 
 
+@pytest.mark.parametrize("indexed", [Engine.STAGED, Engine.PARTITIONED], indirect=True)
 def test_row_18_an_index_of_another_generation(indexed):
     """Row 18: yesterday's index in the place of today's does not fit its matrix."""
     folder, rows = indexed
