@@ -13,6 +13,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,21 +45,31 @@ def measure(library: Library, asked: list[str], many: list[str]) -> dict[str, An
     library.query("a first query opens the library")
     first = timed(lambda: library.query("another", where=WIDE))
     seconds: dict[str, list[float]] = {way: [] for way in ways}
+    spent = dict.fromkeys(ways, 0.0)  # of the processor, all threads
     for number, words in enumerate(asked):
         for turn in range(len(ways)):
             way = list(ways)[(turn + number) % len(ways)]
+            begun = time.process_time()
             seconds[way].append(timed(lambda way=way, words=words: ways[way](words)))
+            spent[way] += time.process_time() - begun
+    begun = time.process_time()
     singles = [timed(lambda words=words: library.query(words)) for words in many[:500]]
+    between = time.process_time()
     together = timed(lambda: library.query_many(many))
+    after = time.process_time()
     singles += [timed(lambda words=words: library.query(words)) for words in many[-500:]]
+    alone = (between - begun + time.process_time() - after) / len(singles)
     return {
         "milliseconds": {way: milliseconds(values) for way, values in seconds.items()},
+        "processor_ms": {way: 1e3 * total / len(asked) for way, total in spent.items()},
         "a_filter_met_first_ms": 1e3 * first,
         "many": {
             "queries": len(many),
             "together_s": together,
             "one_by_one_s": statistics.mean(singles) * len(many),
             "one_by_one_measured_on": len(singles),
+            "together_processor_s": after - between,
+            "one_by_one_processor_s": alone * len(many),
         },
     }
 
@@ -79,7 +90,9 @@ def main() -> None:
         with open_library(folder) as library:
             found = measure(library, said[:100], said[-options.many :])
     query, filtered = (found["milliseconds"][way]["median"] for way in ("query", f"query, {WIDE}"))
-    ratio = found["many"]["one_by_one_s"] / found["many"]["together_s"]
+    many = found["many"]
+    ratio = many["one_by_one_s"] / many["together_s"]
+    by_processor = many["one_by_one_processor_s"] / many["together_processor_s"]
     result = {
         "machine": machine(), **origin(["numpy", "onnxruntime"]), "model": encoder.name,
         "fingerprint": encoder.fingerprint, "rows": options.rows, **found,
@@ -91,6 +104,9 @@ def main() -> None:
             {"measure": f"{options.many:,} queries together, times as fast",
              "bar": f"≥ {BAR_RATIO:g}",
              "measured": ratio, "met": ratio >= BAR_RATIO},
+            {"measure": f"{options.many:,} queries together, times less processor time",
+             "bar": f"≥ {BAR_RATIO:g}",
+             "measured": by_processor, "met": by_processor >= BAR_RATIO},
         ],
     }  # fmt: skip
     options.out.write_text(
