@@ -25,8 +25,17 @@ from mmsearch.groups import Group
 from mmsearch.ranking import highest
 from mmsearch.records import Kind
 from mmsearch.settings import Settings
-from mmsearch.vectors import Engine, Plan, build_index, check_factory, choose, open_index
+from mmsearch.vectors import (
+    Engine,
+    Plan,
+    build_index,
+    check_factory,
+    choose,
+    gpu_available,
+    open_index,
+)
 from mmsearch.vectors.matrix import Matrix, hash_file
+from mmsearch.vectors.planning import EXACT, INDEX_FROM_ROWS
 
 if TYPE_CHECKING:
     from mmsearch.records import Vectors
@@ -92,12 +101,14 @@ def remember(catalog: Catalog, wishes: Wishes) -> None:
 def plans(counts: Mapping[Kind, int], dim: int, wishes: Wishes) -> tuple[dict[Kind, Plan], str]:
     """The engine of each kind of so many vectors, and why it is not what was wished for, or ""."""
     found, why = {}, ""
+    approximate = 0 < wishes.target_recall < EXACT
     for kind, count in counts.items():
         plain = choose(0, dim)
         try:
             plan = choose(
                 count, dim, target_recall=wishes.target_recall or None, factory=wishes.faiss,
                 max_memory=1e6 * wishes.max_memory_mb if wishes.max_memory_mb else None,
+                gpu=approximate and count >= INDEX_FROM_ROWS and gpu_available(),
             )  # fmt: skip
         except ValueError as error:
             why, plan = f"{error}: they are searched without an index", plain

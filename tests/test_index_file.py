@@ -108,6 +108,10 @@ def test_choices():
     assert (many.engine, many.target_recall) == (Engine.PARTITIONED, 0.98)
     assert choose(2_000_000, 512, target_recall=1).engine is Engine.STAGED
     assert choose(1_000_000, 512, gpu=True).engine is Engine.GPU
+    coded = choose(1_000_000, 512, target_recall=0.95, gpu=True)
+    assert (coded.engine, coded.factory) == (Engine.GPU_LISTS, "IVF2048,PQ64")
+    assert choose(1_000_000, 250, target_recall=0.95, gpu=True).factory == "IVF2048,PQ2"
+    assert choose(10_000, 512, target_recall=0.95, gpu=True).engine is Engine.PLAIN
     assert choose(1_000_000, 512, factory="HNSW32").engine is Engine.FAISS
     assert choose(1_000_000, 512).bytes_per_vector * 1e6 < 1e9
     assert choose(10_000_000, 512).bytes_per_vector * 1e7 < 8e9

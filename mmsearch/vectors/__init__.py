@@ -82,9 +82,15 @@ def open_store(
 ) -> VectorStore:
     """A store over a mapped matrix (or none): "exact" is numpy, "faiss" is FAISS.
 
-    "gpu" is FAISS on a GPU. "auto" takes the index where there is one, else FAISS where it is
-    installed and the matrix is large enough to repay it.
+    "gpu" is FAISS on a GPU, or with a warning "auto" where that is full. "auto" takes the index
+    where there is one, else FAISS where it is installed and the matrix is large enough to repay it.
     """
+    if kind == "gpu" and base is not None:
+        from mmsearch.vectors.gpu import open_on_card
+
+        if (store := open_on_card(base)) is not None:
+            return store
+        kind = "auto"
     if kind == "auto" and base is not None and index is not None:
         from mmsearch.vectors.staged import StagedStore
 
@@ -92,10 +98,6 @@ def open_store(
     if kind == "auto":
         large = base is not None and len(base.rows.ids) >= FAISS_FROM_ROWS
         kind = "faiss" if large and find_spec("faiss") else "exact"
-    if kind == "gpu" and base is not None:
-        from mmsearch.vectors.gpu import GpuStore
-
-        return GpuStore(base)
     if kind in ("faiss", "gpu"):
         from mmsearch.vectors.faiss import FaissStore
 
@@ -109,7 +111,7 @@ def gpu_available() -> bool:
     """Whether FAISS is installed and reaches a GPU: what `choose` is to be told."""
     if not find_spec("faiss"):
         return False
-    from mmsearch.vectors.gpu import available
+    from mmsearch.vectors.cards import available
 
     return available()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsearch.vectors.cards import MOST, given_up
 from mmsearch.vectors.faiss import FaissStore, faiss
 from mmsearch.vectors.planning import EXACT, Engine, Plan
 
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 
 _BLOCK = 65_536  # rows copied to the card at a time
 _SPARE = 32  # finalists beyond k: half precision orders near ones by chance
-_MOST = 2048  # that FAISS selects on a card
 
 
-def available() -> bool:
-    """Whether the FAISS that is installed reaches a GPU."""
-    return bool(getattr(faiss, "get_num_gpus", lambda: 0)())
+def open_on_card(matrix: Matrix) -> GpuStore | None:
+    """The store of a matrix on the first card, None (and a warning) where it has no room."""
+    try:
+        return GpuStore(matrix)
+    except RuntimeError as error:
+        given_up(error)
+        return None
 
 
 class GpuStore(FaissStore):
@@ -49,10 +53,15 @@ class GpuStore(FaissStore):
         self, queries: Vectors, rows: Vectors, k: int, keep: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         finalists = min(k + _SPARE, len(rows))
-        if rows is not self._base or keep is not None or finalists > _MOST:
+        if self._card is None or rows is not self._base or keep is not None or finalists > MOST:
             return super()._nearest(queries, rows, k, keep)
         near = np.ascontiguousarray(queries)
-        _, found = self._card.search(near, finalists)
+        try:
+            _, found = self._card.search(near, finalists)
+        except RuntimeError as error:  # others have taken its memory since
+            given_up(error)
+            self._card = None
+            return super()._nearest(queries, rows, k, keep)
         pairs = zip(found, near, strict=True)
         exact = np.stack([self._base[line].astype(np.float32) @ query for line, query in pairs])
         order = np.lexsort((found, -exact), axis=1)[:, :k]

@@ -13,6 +13,8 @@ PARTITION_FROM_ROWS = 2_000_000
 MANY = 0.98  # recall@10 that is kept from there on, where nothing is asked for
 EXACT = 0.999  # recall@10 of what is called exact: the codes decide what is looked at
 
+# Parts of a code that FAISS's kernels for GPUs know, the most first: each has a byte there.
+_ON_CARDS = (96, 64, 56, 48, 40, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1)
 _KEPT_IN_MEMORY = 13  # bytes of id, hubness and kind, beside every vector
 
 
@@ -24,6 +26,7 @@ class Engine(StrEnum):
     PARTITIONED = "partitioned"  # the nearest lists of many, by 4-bit codes, then as above
     FAISS = "faiss"  # what the user's factory string says, then as above
     GPU = "gpu"  # products with every row, in half precision, on a GPU
+    GPU_LISTS = "gpu-lists"  # the nearest lists of many by 8-bit codes on a GPU, then as above
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,9 @@ def choose(
     )
     if factory:
         plan = Plan(Engine.FAISS, factory, wanted, _size(dim, 2))
+    elif gpu and rows >= INDEX_FROM_ROWS and wanted < EXACT:
+        coded = next(parts for parts in _ON_CARDS if dim % parts == 0 and parts * 4 <= max(dim, 4))
+        plan = Plan(Engine.GPU_LISTS, f"IVF{lists},PQ{coded}", wanted, _size(dim, 2) + 8)
     elif gpu and rows >= INDEX_FROM_ROWS:
         plan = Plan(Engine.GPU, "", EXACT, _KEPT_IN_MEMORY)
     elif rows < INDEX_FROM_ROWS:

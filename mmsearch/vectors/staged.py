@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsearch.vectors.cards import CardLists
 from mmsearch.vectors.faiss import FaissStore, faiss, read_from, threads
 from mmsearch.vectors.lists import Lists
 from mmsearch.vectors.matrix import singles
@@ -66,8 +67,11 @@ class StagedStore(FaissStore):
             codes = faiss.read_index(read)
             index.release()
         self.codes = codes
-        listed = codes is not None and self.plan.engine is Engine.PARTITIONED
-        self._first: Any = Lists(codes) if listed else codes  # what is searched first
+        self._first: Any = codes  # what is searched first
+        if codes is not None and self.plan.engine is Engine.PARTITIONED:
+            self._first = Lists(codes)
+        elif codes is not None and self.plan.engine is Engine.GPU_LISTS:
+            self._first = CardLists(codes)
         set_up(codes, index.settings)
         self.coarse = index.settings.get("coarse", 0)  # 0: what is exact enough
         self._masked: tuple[Positions, NDArray[np.bool_]] | None = None
