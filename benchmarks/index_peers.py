@@ -81,7 +81,9 @@ def tuned(name: str, index: Any, data: Data, target: float) -> tuple[str, float]
         set_parameter(value)
         return recall(data.matrix.rows.vectors, asked, index.search(asked, K)[1], truth)
 
-    ladder = sorted({round(value) for value in _LADDER})
+    # of more lists than there are, the last is as good as any
+    most = _lists(index).nlist if name == "faiss-ivfpq" else _LADDER[-1]
+    ladder = sorted({min(round(value), most) for value in _LADDER})
     low, high = 0, len(ladder) - 1
     while low < high:  # recall rises with the parameter
         middle = (low + high) // 2
@@ -96,14 +98,13 @@ def tuned(name: str, index: Any, data: Data, target: float) -> tuple[str, float]
 def _parameter(name: str, index: Any) -> Callable[[int], None]:
     if name == "faiss-hnsw32":
         return lambda value: setattr(index.hnsw, "efSearch", value)
-    refine = faiss.downcast_index(index)
-    refine.k_factor = 20  # 200 are scored again
-    inner = faiss.downcast_index(refine.base_index)
+    faiss.downcast_index(index).k_factor = 20  # 200 are scored again
+    return lambda value: setattr(_lists(index), "nprobe", value)
 
-    def nprobe(value: int) -> None:
-        inner.nprobe = min(value, inner.nlist)
 
-    return nprobe
+def _lists(index: Any) -> Any:
+    """The lists behind the scoring of finalists."""
+    return faiss.downcast_index(faiss.downcast_index(index).base_index)
 
 
 def selector(positions: NDArray[np.int64], rows: int) -> tuple[Any, Any]:
