@@ -12,7 +12,8 @@ from mmsearch.vectors import Engine, build_index, choose, gpu_available, open_st
 from mmsearch.vectors.exact import ExactStore
 from mmsearch.vectors.matrix import open_matrix
 from mmsearch.vectors.planning import Plan
-from mmsearch.vectors.rounded import Rounded, round_rows
+from mmsearch.vectors.rounded import Rounded, round_rows, step_of
+from mmsearch.vectors.scanning import scan
 
 faiss = pytest.importorskip("faiss", reason="FAISS is not installed")
 
@@ -269,6 +270,22 @@ def test_codes_rank_the_true_rows_as_slow_loops_do(tmp_path):
     assert tuning._ranks(store, queries, truth.places).tolist() == expected
 
 
+@pytest.mark.parametrize("size, k", [(40, 40), (70_000, 30)])
+def test_a_scan_over_bytes_is_a_product_with_each(size, k):
+    """The k highest of rounded rows with whole queries, their values and where they are."""
+    rng = np.random.default_rng(size)
+    rows, queries = clustered(rng, size, 16), clustered(rng, 3, 16)
+    mean = rows.mean(axis=0)
+    step = step_of([rows], mean)
+    held = np.concatenate(list(round_rows([rows], mean, step)))
+    values = queries @ ((held - 128.0) * step + mean).T
+    scores, places = scan(Rounded(held, mean, step), queries, k)
+    for line in range(3):
+        assert values[line, places[line]] == pytest.approx(scores[line], abs=1e-5)
+        assert np.sort(scores[line]) == pytest.approx(np.sort(values[line])[-k:], abs=1e-5)
+        assert len(set(places[line].tolist())) == k
+
+
 def test_rows_that_codes_are_not_sure_of_are_found_among_all_rounded_rows(tmp_path, monkeypatch):
     """Pictures that are nearly alike: exact answers, without multiplying every row."""
     rng = np.random.default_rng(17)
@@ -279,8 +296,9 @@ def test_rows_that_codes_are_not_sure_of_are_found_among_all_rounded_rows(tmp_pa
     queries = clustered(rng, 5)
     expected = oracle.search(queries, 10)[1].tolist()
     asked = []
-    best = Rounded.best
-    monkeypatch.setattr(Rounded, "best", lambda *given: asked.append(given[2]) or best(*given))
+    monkeypatch.setattr(
+        "mmsearch.vectors.staged.scan", lambda *given: asked.append(given[2]) or scan(*given)
+    )
     monkeypatch.setattr("mmsearch.vectors.staged._CHOSEN", 20)
     monkeypatch.setattr("mmsearch.vectors.staged._COARSE", 1)
     assert [store.search(query[None], 10)[1][0].tolist() for query in queries] == expected

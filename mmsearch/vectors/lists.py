@@ -45,7 +45,6 @@ class Lists:
         quantizer = _itself(faiss.downcast_index(self.inner.quantizer))
         centres = quantizer.reconstruct_n(0, self.inner.nlist)
         self._leading = np.flatnonzero(centres.any(axis=0))
-        # products by FAISS's BLAS, which shares its threads: those of numpy's would spin beside
         self._centres = _transform(centres[:, self._leading])
         self._flat = _itself(faiss.IndexFlatIP(len(self._leading)))
         self._flat.add(np.ascontiguousarray(centres[:, self._leading]))
@@ -93,13 +92,16 @@ def build_lists(sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: i
         leading, lists, niter=ROUNDS, seed=1, spherical=True, min_points_per_centroid=1,
         max_points_per_centroid=len(sample),
     )  # fmt: skip
-    means.train(np.ascontiguousarray(sample[::step] @ turn[:, first]))
+    # products by FAISS's BLAS, which shares its threads: those of numpy's would spin beside
+    rotation, leading_ones = _transform(turn.T), _transform(turn[:, first].T)
+    rotation.is_orthonormal = True
+    means.train(leading_ones.apply(np.ascontiguousarray(sample[::step])))
     centres = np.zeros((lists, dim), np.float32)
     centres[:, first] = means.centroids
 
     def placed(rows: Vectors) -> tuple[Positions, Vectors]:
         """(n,) lists of (n, dim) rows, and what is left of the turned rows there."""
-        turned = rows @ turn
+        turned = rotation.apply(np.ascontiguousarray(rows))
         own = np.ascontiguousarray(turned[:, first])
         near = faiss.knn(own, means.centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)[1].ravel()
         turned[:, first] -= means.centroids[near]
@@ -118,8 +120,6 @@ def build_lists(sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: i
         ids = np.arange(start, start + len(block))
         codes.add_sa_codes(np.concatenate([named, book.codes(left)], axis=1), ids)
         start += len(block)
-    rotation = _transform(turn.T)
-    rotation.is_orthonormal = True
     packed = faiss.IndexIVFPQFastScan(codes)
     packed.orig_invlists = None  # of which nothing is looked at any more
     codes.replace_invlists(faiss.ArrayInvertedLists(lists, codes.code_size))

@@ -23,6 +23,7 @@ from mmsearch.vectors.lists import Lists
 from mmsearch.vectors.matrix import singles
 from mmsearch.vectors.planning import Engine
 from mmsearch.vectors.rounded import hands
+from mmsearch.vectors.scanning import scan
 from mmsearch.vectors.tuning import K, set_up
 
 if TYPE_CHECKING:
@@ -123,7 +124,10 @@ class StagedStore(FaissStore):
         whole = exactly and len(queries) >= _TOGETHER
         whole = whole or (filtered and (few or not self.plan.exact))
         if whole or again or self._first is None:
-            approximate, found = self._rounded.best(queries, finalists, keep)
+            if keep is None and len(queries) < _TOGETHER:
+                approximate, found = scan(self._rounded, queries, finalists)
+            else:
+                approximate, found = self._rounded.best(queries, finalists, keep)
             sure = np.ones(len(queries), bool)
         else:
             approximate, found, sure = self._by_codes(queries, k, finalists, keep)
@@ -186,7 +190,7 @@ class StagedStore(FaissStore):
 
     def _products_at(self, queries: Vectors, places: Positions) -> Scores:
         rows = singles(self._base.take(places.ravel(), axis=0)).reshape(*places.shape, -1)
-        products: Scores = np.matmul(rows, queries[:, :, None])[:, :, 0]
+        products: Scores = np.einsum("qmd,qd->qm", rows, queries)  # by no BLAS: see `hands`
         return products
 
     @staticmethod
