@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -139,6 +140,26 @@ def test_what_is_no_part_and_what_takes_too_long(scratch, monkeypatch):
     report = Report("damaged media", 1)
     damaged_media.campaign(3, 1, report, scratch)
     assert [found["what"].endswith("s of CPU time") for found in report.findings] == [True] * 3
+
+
+def test_what_the_killed_left_behind_is_swept_away(tmp_path):
+    """A folder that no process holds, unless it was only just made."""
+    held, left, new, other = folders = [
+        tmp_path / name for name in ("mmsearch-quarters-1", "mmsearch-quarters-2",
+                                     "mmsearch-quarters-3", "mmsearch-photos")
+    ]  # fmt: skip
+    for folder in folders:
+        folder.mkdir()
+        (folder / "queries.npy").touch()
+    for folder in (held, left, other):
+        os.utime(folder, (1e9, 1e9))
+    holder = os.open(held, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_SH)
+    stand_ins.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([held, new, other])
+    os.close(holder)
+    stand_ins.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([new, other])
 
 
 def test_row_37_many_files(scratch):

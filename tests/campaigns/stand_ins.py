@@ -9,6 +9,7 @@ what it meets first, and what it makes of that is kept for all processes (`remem
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import hashlib
 import importlib
@@ -17,10 +18,11 @@ import os
 import queue
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory, mkdtemp
+from tempfile import NamedTemporaryFile, TemporaryDirectory, gettempdir, mkdtemp
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ from mmsearch.encoders.builtin import Builtin
 from mmsearch.records import AudioInput, ImageInput, Modality
 
 DIM = 12
+_QUARTERS = "mmsearch-quarters-"
 
 
 class Quarters:
@@ -49,7 +52,10 @@ class Quarters:
     @functools.cached_property
     def folder(self) -> Path:
         """Where it has sentences to compare with, so that hubness is worked out and stored."""
-        folder = Path(mkdtemp(prefix="mmsearch-quarters-"))
+        sweep(Path(gettempdir()))
+        folder = Path(mkdtemp(prefix=_QUARTERS))
+        self._held = os.open(folder, os.O_RDONLY)  # by those that are forked as well
+        fcntl.flock(self._held, fcntl.LOCK_SH)
         atexit.register(_remove, folder, os.getpid())
         np.save(folder / "queries.npy", np.stack([hashed(b"sentence %d" % n) for n in range(20)]))
         return folder
@@ -72,6 +78,21 @@ class Quarters:
     def altered(self) -> list[str]:
         """It has no files that could be."""
         return []
+
+
+def sweep(place: Path) -> None:
+    """Remove the folders of processes that were killed: they are a minute old, and nobody holds
+    them.
+    """
+    for folder in place.glob(f"{_QUARTERS}*"):
+        with suppress(OSError):  # somebody holds it, or was faster
+            held = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(held).st_mtime > 60:  # not one that is just being made
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 def _remove(folder: Path, owner: int) -> None:
