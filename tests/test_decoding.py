@@ -298,6 +298,31 @@ def test_a_decoder_that_never_ends_is_ended(folder, evil):
     assert outcomes[os.fsencode(folder / "spin")].message == "not decoded within 1 seconds"
 
 
+def test_a_decoder_that_hangs_holds_nobody_up(folder, evil, monkeypatch):
+    """Row 46: others are read while one hangs; when its time is over it is named, and the one
+    that waited for it has gone.
+    """
+    monkeypatch.setattr("mmsearch.decoding.pool._SLOW", 0.0)
+    monkeypatch.setattr("mmsearch.decoding.pool._TRIES", 1)
+    pool = DecoderPool(1, WANTS, LIMITS)
+    first = pool._workers[0]
+    try:
+        for path in [put(folder / "sleep", evil="sleep"), put(folder / "good")]:
+            pool.submit(Job(path))
+        answers = [pool.next(), pool.next()]
+        assert {os.path.basename(answer.job.path) for answer in answers} == {b"good"}
+        assert (len(pool._workers), pool.waiting, first.retires) == (2, 1, True)
+        first._overdue = True  # as the watchdog does
+        first.kill()
+        answer = pool.next()
+        assert (answer.reason, answer.job.path) == (Reason.TIMED_OUT, os.fsencode(folder / "sleep"))
+        pool.submit(Job(put(folder / "more", seed=1)))
+        assert [pool.next().job.path for _ in range(2)] == [os.fsencode(folder / "more")] * 2
+    finally:
+        pool.close()
+    assert first not in pool._workers
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 def test_a_decoder_that_swells_is_stopped(folder, evil):
     """Row 46: memory without end is `out-of-memory`, and the worker goes on with the rest."""

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from mmsearch.decoding.jobs import Job, Limits, Outcome, Piece, Wants
 from mmsearch.decoding.processes import ForkServer
@@ -15,6 +16,7 @@ from mmsearch.records import Reason
 
 _TRIES = 2  # a file that kills its worker this often is quarantined
 _WATCH = 0.25  # seconds between looks at the workers' deadlines
+_SLOW = 5.0  # seconds without an answer, after which another worker does the rest meanwhile
 
 
 class DecoderPool:
@@ -23,7 +25,8 @@ class DecoderPool:
     Answers come in any order, but of each file first its parts, in theirs, then its outcome.
     A file that kills its worker is begun again, and so may its parts be. Keep `waiting`, the
     jobs without an outcome, below `window` for bounded memory. Workers start with the first
-    job and end with the pool.
+    job and end with the pool. One that is slow holds nobody up: another takes its place, and it
+    retires when it is done with its file; there are never more than twice as many.
     """
 
     def __init__(self, workers: int, wants: Wants, limits: Limits) -> None:
@@ -32,7 +35,9 @@ class DecoderPool:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._answers: queue.Queue[Piece | Outcome | MmsearchError] = queue.Queue(self.window)
         self._server = ForkServer()
-        self._workers = [Worker(wants, limits, self._server.start) for _ in range(workers)]
+        self._new_worker: Callable[[], Worker] = partial(Worker, wants, limits, self._server.start)
+        self._workers = [self._new_worker() for _ in range(workers)]
+        self._most = 2 * workers
         self._threads: list[threading.Thread] = []
         self._given_up = threading.Event()
         self._closed = threading.Event()
@@ -40,11 +45,9 @@ class DecoderPool:
     def submit(self, job: Job) -> None:
         """Queue a job."""
         if not self._threads:
-            targets: list[Callable[[], None]] = [self._watch]
-            targets += [lambda worker=worker: self._serve(worker) for worker in self._workers]  # type: ignore[misc]
-            self._threads = [threading.Thread(target=target, daemon=True) for target in targets]
-            for thread in self._threads:
-                thread.start()
+            self._begin(self._watch)
+            for worker in self._workers:
+                self._begin(self._serve, worker)
         self.waiting += 1
         self._jobs.put(job)
 
@@ -67,16 +70,19 @@ class DecoderPool:
     def close(self) -> None:
         """End every worker, whatever it is doing."""
         self._closed.set()
-        for _ in self._workers:
-            self._jobs.put(None)
-        for thread in self._threads:
+        for thread in self._threads:  # the first one adds others no more when it has ended
             while thread.is_alive():
-                for worker in self._workers:
+                self._jobs.put(None)
+                for worker in list(self._workers):
                     worker.kill()  # again and again: one may just have been started
                 thread.join(0.05)
         for worker in self._workers:
             worker.end()
         self._server.end()
+
+    def _begin(self, target: Callable[..., None], *arguments: Worker) -> None:
+        self._threads.append(threading.Thread(target=target, args=arguments, daemon=True))
+        self._threads[-1].start()
 
     def _serve(self, worker: Worker) -> None:
         while (job := self._jobs.get()) is not None and not self._closed.is_set():
@@ -84,6 +90,10 @@ class DecoderPool:
                 self._deliver(self._ask(worker, job))
             except MmsearchError as error:
                 self._deliver(error)
+            if worker.retires:
+                worker.end()
+                self._workers.remove(worker)
+                return
 
     def _ask(self, worker: Worker, job: Job) -> Outcome:
         outcome = Outcome(job, given_up=True)
@@ -105,5 +115,10 @@ class DecoderPool:
 
     def _watch(self) -> None:
         while not self._closed.wait(_WATCH):
-            for worker in self._workers:
+            for worker in list(self._workers):
                 worker.kill_if_overdue()
+                slow = not worker.retires and worker.is_silent_for(_SLOW)
+                if slow and len(self._workers) < self._most:
+                    worker.retires = True
+                    self._workers.append(self._new_worker())
+                    self._begin(self._serve, self._workers[-1])

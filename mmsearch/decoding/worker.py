@@ -35,6 +35,7 @@ class Worker:
         self._process: Process | None = None
         self._deadline: float | None = None
         self._overdue = False
+        self.retires = False  # after the file that it reads
 
     def ask(self, job: Job, deliver: Callable[[Piece], bool]) -> Outcome:
         """Have one file read; a worker that dies over it makes the outcome CRASHED.
@@ -104,6 +105,11 @@ class Worker:
         code = self._process.wait() if self._process else None
         self._process = None
         return code
+
+    def is_silent_for(self, seconds: float) -> bool:
+        """Whether an answer has been waited for as long."""
+        deadline = self._deadline
+        return deadline is not None and time.monotonic() > deadline - self._timeout + seconds
 
     def kill_if_overdue(self) -> None:
         """Called by the watchdog's thread."""

@@ -171,7 +171,9 @@ class Watch:
         self.most = 0  # bytes of address space that any worker ever had
         self.seconds: dict[bytes, float] = {}  # by file, of its last worker that lived
         for worker in pool._workers:
-            worker.ask = partial(self._ask, worker, worker.ask)  # type: ignore[method-assign]
+            self._watched(worker)
+        honest = pool._new_worker  # for one that takes the place of a slow one
+        pool._new_worker = lambda: self._watched(honest())
         self._began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def look(self) -> str | None:
@@ -192,6 +194,10 @@ class Watch:
                 return f"a worker took {peak:,} bytes, its cap is {cap}"
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - self._began
         return f"the parent grew by {grown:,} bytes" if grown > GROWTH else None
+
+    def _watched(self, worker: Worker) -> Worker:
+        worker.ask = partial(self._ask, worker, worker.ask)  # type: ignore[method-assign]
+        return worker
 
     def _ask(
         self, worker: Worker, ask: Callable[..., Outcome], job: Job, deliver: Callable[..., bool]
