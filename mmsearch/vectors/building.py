@@ -140,7 +140,9 @@ def _coded(matrix: Matrix, book: Codebook) -> Any:
     count, dim = matrix.rows.vectors.shape
     codes: Any = faiss.IndexPQ(dim, book.quantizer.M, 4, faiss.METRIC_INNER_PRODUCT)
     codes.pq, codes.is_trained, codes.ntotal = book.quantizer, True, count
-    found = np.concatenate([book.codes(block) for block in _blocks(matrix)])
+    found = np.empty((count, codes.code_size), np.uint8)
+    for number, block in enumerate(_blocks(matrix)):
+        found[number * _BLOCK :][: len(block)] = book.codes(block)
     faiss.copy_array_to_vector(found.ravel(), codes.codes)
     return faiss.IndexPQFastScan(codes)
 
