@@ -315,13 +315,20 @@ def test_gone_files_that_are_damaged_are_forgotten(many, photos):
     assert (many.status()["gone"], many.check()) == (0, [])
 
 
-def test_ids_are_not_given_twice(many):
-    """The highest id that was ever given is remembered: a lagging cache cannot mistake a row."""
-    many.forget([hit.path for hit in many.query("red", all=True, k=50)])
+@pytest.mark.parametrize("left", [30, 0])
+def test_ids_are_not_given_twice(many, photos, left):
+    """The highest id that was ever given is remembered, of what is gone too, and where nothing is
+    left: a lagging cache cannot mistake a row.
+    """
+    last = run(many, "SELECT name FROM files WHERE content_id ORDER BY id DESC")
+    many.forget([photos / name.decode() for (name,) in last[:-left]] if left else [photos])
     many.close()
+    run(
+        many, "INSERT INTO vectors (space_id, content_id, part, data, crc) VALUES (9, 9, 0, x'', 0)"
+    )
     highest = run(many, "SELECT name, seq FROM sqlite_sequence ORDER BY name")
-    run(many, DAMAGE["a vector"])
-    many.repair()
+    assert dict(highest)["vectors"] > run(many, "SELECT count(*) FROM vectors")[0][0]
+    assert many.repair().saved
     many.close()
     assert run(many, "SELECT name, seq FROM sqlite_sequence ORDER BY name") == highest
 

@@ -122,7 +122,9 @@ class Salvage(Session):
         for statement in (*_UNUSED, *_ITEMS):
             run(statement)
         for name, last in remains.sequences():
-            run("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, name))
+            there = run("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, name))
+            if not there.rowcount and name in tables.metadata.tables:  # it has no rows any more
+                run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, last))
         keywords.create(self._connection)
         files = run("SELECT count(*) FROM files WHERE content_id IS NOT NULL").scalar_one()
         return Salvaged(int(files), again, dict(remains.lost), dict(remains.broken))

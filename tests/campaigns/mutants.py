@@ -105,7 +105,8 @@ def main() -> int:
         trace.noticed(name.partition(" ")[0], fate.test)
     if given.anew:
         before, fates = {}, {}
-    report = Report("mutants", given.seed, given.report, mutants=all_of_them, sample=len(chosen))
+    name = f"mutants of {given.only}" if given.only else "mutants"
+    report = Report(name, given.seed, given.report, mutants=all_of_them, sample=len(chosen))
     report.cpu_before = before.get("cpu_seconds", 0.0)
 
     def keep(fates: Fates) -> None:
