@@ -91,19 +91,21 @@ def test_the_tests_of_a_line_are_the_shortest_first(tmp_path, monkeypatch):
     traced has the tests of the one before it.
     """
     told = {
-        "lines": {FILE: {"10": ["t[1]", "t[2]", "u", "v"], "20": ["v"]}},
-        "seconds": {"t[1]": 1.0, "t[2]": 1.1, "u": 2.0, "v": 6.0},
+        "lines": {FILE: {"10": ["t[1]", "t[2]", "u", "f::v"], "20": ["f::v"]}},
+        "seconds": {"t[1]": 1.0, "t[2]": 1.1, "u": 2.0, "f::v": 15.0},
     }
     (tmp_path / "trace").write_text(json.dumps(told))
     monkeypatch.setattr(trace, "TRACE", tmp_path / "trace")
     one = Mutant(FILE, 0, 12, "", "", 0)
     assert trace.Trace(4).tests(one, 5) == ["t[1]", "u"]
-    assert trace.Trace(100).tests(one, 5) == ["t[1]", "u", "t[2]", "v"]
-    assert trace.Trace(100).tests(replace(one, line=22), 15) == ["v"]
+    assert trace.Trace(100).tests(one, 5) == ["t[1]", "u", "t[2]", "f::v"]
+    assert trace.Trace(100).tests(replace(one, line=22), 15) == ["f::v"]
     assert trace.Trace(0.5).tests(one, None) == ["t[1]"]
     learnt = trace.Trace(100)
-    learnt.noticed(FILE, "v")
-    assert learnt.tests(one, 5) == ["v", "t[1]", "u", "t[2]"]
+    learnt.noticed(FILE, "import")
+    learnt.noticed(FILE, "f::v")
+    assert learnt.tests(one, 5) == ["t[1]", "f::v", "u", "t[2]"]
+    assert [learnt.reaches(one, first) for first in (9, 10, 13)] == [True, False, False]
 
 
 def test_a_survivor_without_a_reason_is_a_finding(monkeypatch):

@@ -260,7 +260,7 @@ def at_import(mutants: Sequence[Mutant], attempts: Attempts, trace: Trace) -> No
             _import(mutant, folder)
             files = sorted({str(ROOT / test.partition("::")[0]) for test in chosen})
             pytest.main([*_OPTIONS, *files], plugins=[Tests(chosen, folder, trace.seconds)])
-            _noticed(folder, "import", "its tests cannot be collected")
+            os._exit(_UNTRIED)  # none of its tests was reached
     attempts.end()
 
 
@@ -271,14 +271,11 @@ def _import(mutant: Mutant, folder: Path) -> None:
     try:
         module = importlib.import_module(name)
     except BaseException as error:
-        _noticed(folder, "import", f"{type(error).__name__}: {error}")
+        said = json.dumps(["killed", "import", f"{type(error).__name__}: {error}"])
+        (folder / "seen").write_text(said + "\n", encoding="utf-8")
+        os._exit(1)
     if module.__spec__ is None or module.__spec__.loader is not substitute:
         os._exit(_UNTRIED)
-
-
-def _noticed(folder: Path, test: str, said: str) -> NoReturn:
-    (folder / "seen").write_text(json.dumps(["killed", test, said]) + "\n", encoding="utf-8")
-    os._exit(1)
 
 
 def _warm() -> None:
@@ -297,8 +294,13 @@ def _warm() -> None:
 
 
 def try_all(mutants: Sequence[Mutant], attempts: Attempts, trace: Trace) -> None:
-    """Try each; then see that the tests which noticed one pass without any."""
-    inside = {mutant: changed_function(mutant) is not None for mutant in mutants}
+    """Try each; then see that the tests which noticed one pass without any.
+
+    A function that no test goes through is perhaps called when its file is imported.
+    """
+    inside = {mutant: (changed := changed_function(mutant)) is not None
+              and trace.reaches(mutant, changed[0].co_firstlineno)
+              for mutant in mutants}  # fmt: skip
     here = os.getpid()
     try:
         at_import([mutant for mutant in mutants if not inside[mutant]], attempts, trace)

@@ -102,7 +102,8 @@ def main() -> int:
     fates = {name: Fate(*told) for name, told in before.get("fates", {}).items()}
     trace = Trace(given.seconds)
     for name, fate in fates.items():
-        trace.noticed(name.partition(" ")[0], fate.test)
+        if fate.noticed:
+            trace.noticed(name.partition(" ")[0], fate.test)
     if given.anew:
         before, fates = {}, {}
     name = f"mutants of {given.only}" if given.only else "mutants"
@@ -134,7 +135,7 @@ def main() -> int:
     for failed in attempts.failed:
         print(f"fails without a change: {failed.test} {failed.said}")
         for name, fate in fates.items():
-            if fate.test == failed.test:
+            if fate.noticed and fate.test == failed.test:
                 fates[name] = Fate("untried", fate.test, "it fails without a change")
     keep(fates)
     summed(report, chosen, fates)

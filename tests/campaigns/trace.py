@@ -26,7 +26,11 @@ class Trace:
 
     def noticed(self, file: str, test: str) -> None:
         """Have this test tried early for other mutants of this file."""
-        self._noticed[file, test] += 1
+        self._noticed[file, test] += "::" in test  # importing it is none
+
+    def reaches(self, mutant: Mutant, first: int) -> bool:
+        """Whether a test goes through its function, which begins at `first`, as far as there."""
+        return any(first < line <= mutant.line for line in self._lines.get(mutant.file, {}))
 
     def tests(self, mutant: Mutant, first: int | None) -> list[str]:
         """Those that go through its line, as many as the budget of CPU allows: the shortest
@@ -37,7 +41,11 @@ class Trace:
         folder = {one for one in self._lines if Path(one).parent == Path(mutant.file).parent}
         own = found = self._through({mutant.file}) or self._through(folder)
         if first is None:  # other files of the folder may use what is made at import
-            found = own | self._through(folder) | {t for f, t in self._noticed if f == mutant.file}
+            found = (
+                own
+                | self._through(folder)
+                | {test for (file, test), n in self._noticed.items() if n and file == mutant.file}
+            )
         # a line that only goes on with a statement is not traced: that before it is
         elif at := max((n for n in lines if first < n <= mutant.line), default=None):
             own = found = set(lines[at])
