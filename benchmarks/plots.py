@@ -123,6 +123,9 @@ def peers(figure: Figure, found: Found) -> None:
     }
     programs = peers_figures(found)
     names = list(programs)
+    panels = {
+        title: key for title, key in panels.items() if any(key in one for one in programs.values())
+    }
     for axes, (title, key) in zip(
         figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True
     ):
@@ -143,8 +146,12 @@ def _middle(figure: Any) -> float:
 
 
 def index(figure: Figure, found: Any) -> None:
-    """Recall against queries a second, asked in text, by data set and engine."""
-    rows = [row for row in found if row["queries"] == "text" and row.get("qps_batch")]
+    """Recall against queries a second, asked in text without a filter, by data set and engine."""
+    rows = [
+        row for row in found
+        if row["queries"] == "text" and row.get("qps_batch")
+        and not str(row["setting"]).startswith("keeps")
+    ]  # fmt: skip
     sets = sorted({(row["n"], row["data"]) for row in rows})
     shown = [
         rows_of
