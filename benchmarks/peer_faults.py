@@ -23,10 +23,11 @@ def faults(bench: Bench) -> Figures:
     """A kill -9 midway, photos that go, come back and move, half a photo, files of other kinds."""
     part = bench.begun("faults", {"photos": bench.given.kill, "few": bench.given.few})
     programs: dict[str, Figures] = part.setdefault("programs", {})
-    for name, fault in FAULTS.items():
-        for one in bench.states(bench.work / name):
-            mine = programs.setdefault(one.name, {"cannot": one.cannot})
+    for number, program in enumerate(bench.programs()):
+        mine = programs.setdefault(program.name, {"cannot": program.cannot})
+        for name, fault in FAULTS.items():
             if name not in mine:
+                one = program.at(bench.work / f"{name}-{number}")
                 what = bench.attempt(f"{one.name}: {name}", partial(fault, bench, one))
                 if what is not None:
                     mine[name] = what
