@@ -32,7 +32,7 @@ def serve() -> None:
     requests = socket.socket(fileno=os.dup(0))
     prepare()
     gc.freeze()  # what is there is not looked at again: a decoder's copy stays shared
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         requests.send(b"%d" % len(os.listdir("/proc/self/task")))
     decoders: dict[int, tuple[int, socket.socket]] = {}  # by pidfd: pid, and who wants to know
     waiting = select.poll()
@@ -56,7 +56,7 @@ def serve() -> None:
             pidfd = os.pidfd_open(pid)
             decoders[pidfd] = pid, told
             waiting.register(pidfd, select.POLLIN)
-            with suppress(BrokenPipeError):
+            with suppress(OSError):
                 socket.send_fds(told, [NUMBER.pack(pid)], [pidfd])
 
 
@@ -81,7 +81,7 @@ def _decode(pipes: list[int], sockets: list[socket.socket], pidfds: list[int]) -
 def _tell_status(pidfd: int, pid: int, told: socket.socket) -> None:
     _, status = os.waitpid(pid, 0)
     os.close(pidfd)
-    with told, suppress(BrokenPipeError):
+    with told, suppress(OSError):
         told.send(NUMBER.pack(status))
 
 
