@@ -397,7 +397,7 @@ class Library:
         from mmsearch.repairing import repair
 
         self.close()
-        return repair(self.folder, (lambda plan: False) if dry_run else approve)
+        return repair(self.folder, None if dry_run else approve)
 
     def backup(self, target: str | os.PathLike[str], *, force: bool = False) -> int:
         """Copy the library to a new folder, also while it is written; how many files it has.

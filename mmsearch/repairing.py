@@ -50,12 +50,16 @@ class Repaired:
         }
 
 
-def repair(folder: Path, approve: Callable[[Repaired], bool]) -> Repaired:
+Approve = Callable[[Repaired], bool] | None
+
+
+def repair(folder: Path, approve: Approve) -> Repaired:
     """Mend what `check` finds wrong with a library's database and caches.
 
-    `approve` is told what would be done; nothing is changed before it says yes. A library
-    that is sound is left as it is. Raises LibraryMissing, LibraryLocked beside a writer,
-    SchemaMismatch for a newer library, DiskFull, StorageFailed, LibraryReadOnly.
+    `approve` is told what would be done; nothing is changed before it says yes, nor where it is
+    None. Of a library that is sound only that goes which an interrupted writer left. Raises
+    LibraryMissing, LibraryLocked beside a writer, SchemaMismatch for a newer library, DiskFull,
+    StorageFailed, LibraryReadOnly.
     """
     database = folder / "library.db"
     if not database.exists():
@@ -67,7 +71,7 @@ def repair(folder: Path, approve: Callable[[Repaired], bool]) -> Repaired:
         new, salvaged = _salvage(database)
         try:
             plan = Repaired(found, _steps(database, salvaged), _paths(salvaged.again))
-            if not approve(plan):
+            if approve is None or not approve(plan):
                 return plan
             saved = set_aside(database, "repair")
             put_in_place(new, database)
@@ -88,15 +92,17 @@ def _problems(database: Path) -> list[str]:
         return [str(error)]
 
 
-def _caches(folder: Path, approve: Callable[[Repaired], bool]) -> Repaired:
+def _caches(folder: Path, approve: Approve) -> Repaired:
     """Write anew the caches that cannot be used."""
     with Catalog.open(folder / "library.db", write=True) as catalog:
         spaces = _spaces(catalog, folder)
         found = checking.caches(spaces)
         if not found:
+            for space in spaces if approve else ():
+                space.remove_others()
             return Repaired()
         plan = Repaired(found, [f"keep {_copy_of(folder)}", "write the caches anew"])
-        if not approve(plan):
+        if approve is None or not approve(plan):
             return plan
         saved = set_aside(folder / "library.db", "repair")
         rewrite(catalog, folder)

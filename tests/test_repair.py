@@ -58,6 +58,14 @@ def test_a_sound_library_is_left_as_it_is(many):
     assert saved_files(many) == {}
 
 
+def test_what_a_killed_repair_left_goes_with_the_next(many):
+    """Row 1: it finds a sound library, and removes a half-written cache; a dry run does not."""
+    left = many.folder / "cache" / "space-1-9.matrix.new"
+    left.write_bytes(b"half")
+    assert many.repair(dry_run=True).steps == [] and left.exists()
+    assert many.repair().steps == [] and not left.exists()
+
+
 THE_VECTOR = """(SELECT vectors.id FROM vectors JOIN files
     ON files.content_id = vectors.content_id WHERE files.name = CAST('07.png' AS BLOB))"""
 ITS_CONTENT = "(SELECT content_id FROM files WHERE name = CAST('07.png' AS BLOB))"

@@ -193,7 +193,8 @@ class Chain:
             elif what == "move":
                 os.rename(photos / chance.choice(there), photos / f"m{number}.png")
             else:
-                shutil.copy(photos / chance.choice(there), photos / f"c{number}.png")
+                data = (photos / chance.choice(there)).read_bytes()
+                (photos / f"c{number}.png").write_bytes(data)
 
     def _tried(self, step: Step) -> Outcome:
         """A run to the end on a copy of the library."""

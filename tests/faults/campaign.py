@@ -324,6 +324,8 @@ class Zygote:
         log = log_of(folder)
         log.unlink(missing_ok=True)
         out, err = self._scratch / "out", self._scratch / "err"
+        for said in (out, err):  # one that is killed at once leaves what the run before it said
+            said.write_bytes(b"")
         faults = self._preload.environment(folder, mode, at, log)
         question = {
             "arguments": list(arguments),
