@@ -21,18 +21,19 @@ from mmsearch.spaces import Opened, every_space
 _LATER = "mmsearch index builds it"
 
 
-def rewrite(catalog: Catalog, folder: Path) -> None:
-    """Write all caches anew at once, of what is there now. The caller is the one writer.
+def rewrite(catalog: Catalog, folder: Path, *, always: bool = True) -> None:
+    """Write all caches anew at once, of what is there now, or (not `always`) those that are
+    outdated. The caller is the one writer.
 
     Indexes are tuned and measured anew, with the sentences of those encoders that can be opened.
     Raises DiskFull, StorageFailed.
     """
     spaces = [Space(catalog, folder / "cache", row) for row in catalog.spaces()]
-    large = any(space.large() for space in spaces)
+    large = any(space.large() and (always or space.outdated()) for space in spaces)
     opened = every_space(catalog, folder).opened if large else ()
     banks = {one.space.id: backgrounds.sentences_of(one.encoder) for one in opened}
     for space in spaces:
-        space.write_cache(always=True, sentences=banks.get(space.id))
+        space.write_cache(always=always, sentences=banks.get(space.id))
 
 
 def rebuild(folder: Path, one: Opened) -> list[str]:

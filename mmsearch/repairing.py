@@ -57,9 +57,9 @@ def repair(folder: Path, approve: Approve) -> Repaired:
     """Mend what `check` finds wrong with a library's database and caches.
 
     `approve` is told what would be done; nothing is changed before it says yes, nor where it is
-    None. Of a library that is sound only that goes which an interrupted writer left. Raises
-    LibraryMissing, LibraryLocked beside a writer, SchemaMismatch for a newer library, DiskFull,
-    StorageFailed, LibraryReadOnly.
+    None. Of a library that is sound only the cache is brought up to date, and what an interrupted
+    writer left of another goes. Raises LibraryMissing, LibraryLocked beside a writer,
+    SchemaMismatch for a newer library, DiskFull, StorageFailed, LibraryReadOnly.
     """
     database = folder / "library.db"
     if not database.exists():
@@ -98,8 +98,8 @@ def _caches(folder: Path, approve: Approve) -> Repaired:
         spaces = _spaces(catalog, folder)
         found = checking.caches(spaces)
         if not found:
-            for space in spaces if approve else ():
-                space.remove_others()
+            if approve:
+                rewrite(catalog, folder, always=False)
             return Repaired()
         plan = Repaired(found, [f"keep {_copy_of(folder)}", "write the caches anew"])
         if approve is None or not approve(plan):

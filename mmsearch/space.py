@@ -250,7 +250,7 @@ class Space:
         """
         if not (always or self.outdated()):
             self._accept()
-            self.remove_others()  # a run that was cut off before it did may be the last for long
+            self._remove_others()  # a run that was cut off before it did may be the last for long
             return []
         draft = self.draft(sentences)
         self.switch(draft)
@@ -318,7 +318,7 @@ class Space:
             if (record["generation"] if record else 0) != draft.before:
                 return False
             self._catalog.put_cache(self.id, **draft.record)
-        self.remove_others(later=draft.later)
+        self._remove_others(later=draft.later)
         return True
 
     def _built_for(self, record: dict[str, Any] | None) -> engines.Wishes:
@@ -330,7 +330,7 @@ class Space:
         if self._catalog.count_vectors(self.id)[0] == 0:
             with self._catalog.transaction():
                 self._catalog.drop_space(self.id)
-            self.remove_others()
+            self._remove_others()
             self.asked.forget()
 
     def _accept(self) -> None:
@@ -347,7 +347,7 @@ class Space:
                 with self._catalog.transaction():
                     self._catalog.put_cache(**now)
 
-    def remove_others(self, *, later: bool = False) -> None:
+    def _remove_others(self, *, later: bool = False) -> None:
         """Older generations and what an interrupted writer left. Readers keep their maps. What is
         built beside the one writer is left alone, but by who builds it himself.
         """

@@ -154,7 +154,7 @@ planning.INDEX_FROM_ROWS = 1000
 folder, where = Path(sys.argv[1]), sys.argv[2]
 module, name = {"matrix": (space, "write_matrix"), "index": (durable, "replace"),
                 "built": (engines, "build"), "switch": (space.Space, "switch"),
-                "swept": (space.Space, "remove_others")}[where]
+                "swept": (space.Space, "_remove_others")}[where]
 usual = getattr(module, name)
 def killed(*given, **named):
     if where in ("built", "switch"):  # done, and then

@@ -64,6 +64,12 @@ def test_what_a_killed_repair_left_goes_with_the_next(many):
     left.write_bytes(b"half")
     assert many.repair(dry_run=True).steps == [] and left.exists()
     assert many.repair().steps == [] and not left.exists()
+    names = sorted(path.name for path in (many.folder / "cache").iterdir())
+    for path in (many.folder / "cache").iterdir():
+        path.unlink()
+    run(many, "DELETE FROM caches")  # killed when the new library.db had taken its place
+    assert many.repair().steps == []
+    assert sorted(path.name for path in (many.folder / "cache").iterdir()) == names
 
 
 THE_VECTOR = """(SELECT vectors.id FROM vectors JOIN files
