@@ -88,7 +88,8 @@ def _peers() -> list[str]:
             f"({tables.where(one)}); clip-retrieval takes the index that autofaiss chooses:"
         )
         out += [about, "\n".join(tables.peers_recall(one))]
-    return out
+    missing = [name for name in ("indexing", "queries", "faults", "recall") if name not in found]
+    return [*out, f"Not measured: {', '.join(missing)} (`peers.py --part`)."] if missing else out
 
 
 def _index() -> list[str]:
