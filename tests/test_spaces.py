@@ -93,7 +93,7 @@ def library(tmp_path, models, files) -> Iterator[mmsearch.Library]:
     """Everything indexed with see and hear."""
     with opened(tmp_path, "see", "hear") as library:
         library.index(files)
-        library.models = ()
+    with opened(tmp_path) as library:
         yield library
 
 
@@ -318,7 +318,6 @@ def test_no_model_can_be_opened(library, models):
 def test_status_lists_the_spaces(library, files, models, tmp_path):
     """Each with its model, what that reads, its vectors and what is missing."""
     with opened(tmp_path, "see") as other:
-        other.models = ("see",)
         files.paint("cyan.png", "cyan")
         other.index(files / "cyan.png")
     told = library.status()["spaces"]
