@@ -303,3 +303,14 @@ def script(monkeypatch):
     """A script of benchmarks/ as a module, by its name."""
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
     return importlib.import_module
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """FAISS's threads wait for each other by spinning, which takes minutes beside other work."""
+    import faiss
+
+    usual = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(usual)

@@ -25,20 +25,13 @@ from mmsearch.vectors import Engine, planning
 
 faiss = pytest.importorskip("faiss", reason="an index needs FAISS")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIM, ROWS = 32, 1200
 FIGURES = (
     r"          (\w+) queries: recall@10 ([01]\.\d{3}), p50 ([\d.]+) ms, p95 ([\d.]+) ms, "
     r"([\d,]+) a second together"
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """FAISS's threads wait for each other by spinning."""
-    usual = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(usual)
 
 
 @pytest.fixture

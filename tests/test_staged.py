@@ -17,21 +17,14 @@ from mmsearch.vectors.scanning import scan
 
 faiss = pytest.importorskip("faiss", reason="FAISS is not installed")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ENGINES = {
     "staged": Plan(Engine.STAGED, "PQ4x4fs", 0.999, 0),
     # all of its lists are looked at: what is left to chance is measured, not asserted
     "partitioned": Plan(Engine.PARTITIONED, "OPQ16_32,IVF4,PQ16x4fsr", 1.0, 0),
     "flat": Plan(Engine.FAISS, "Flat", 1.0, 0),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """FAISS's threads wait for each other by spinning, which takes minutes beside other work."""
-    usual = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(usual)
 
 
 @pytest.fixture(params=["staged", "gpu"])
