@@ -10,10 +10,10 @@ that ranks it highest.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mmsearch.answers import Hybrid, Question
 from mmsearch.bridging import in_words, neighbours
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 K = 5  # of the ranks: a low one lets the first places of each list decide (see ranking)
 _DEPTH = 64  # hits of each space that are looked at, at least
+
+_Found = TypeVar("_Found")
 
 _MANY = {Modality.IMAGE: "pictures", Modality.AUDIO: "sounds", Modality.TEXT: "texts"}
 
@@ -80,10 +82,8 @@ class Joint:
             for (number, part), question in zip(mine, questions, strict=True):
                 found = _Asked(search, replace(question, kinds=part.kinds))
                 by_space[number][search.space.id] = found
-        asked = [  # in the plan's order: of equal ranks the first counts
-            [some[part.search.space.id] for part in parts]
-            for (parts, _), some in zip(plans, by_space, strict=True)
-        ]
+        # in the plan's order: of equal ranks the first counts
+        asked = [_ordered(parts, some) for (parts, _), some in zip(plans, by_space, strict=True)]
         with self._catalog.snapshot():
             answers = self._hits(asked)
         for query, parts, hits, (_, notes) in zip(queries, asked, answers, plans, strict=True):
@@ -165,10 +165,7 @@ class Joint:
             found = search.found([question for _, question in mine], max(count, _DEPTH))
             for (number, _), hits in zip(mine, found, strict=True):
                 lists[number][search.space.id] = [_of(search, hit) for hit in hits]
-        ordered = [
-            [some[part.search.space.id] for part in parts]
-            for parts, some in zip(asked, lists, strict=True)
-        ]
+        ordered = [_ordered(parts, some) for parts, some in zip(asked, lists, strict=True)]
         return [
             (some[0] if len(some) == 1 else join(some, self._known(parts, some)))[:count]
             for parts, some in zip(asked, ordered, strict=True)
@@ -192,6 +189,11 @@ class Joint:
         details = self._catalog.details(item_ids)
         bare = {id: (detail.content_id, None) for id, detail in details.items()}
         return {**bare, **rows}
+
+
+def _ordered(parts: Sequence[_Part | _Asked], by_space: Mapping[int, _Found]) -> list[_Found]:
+    """What was found in each space, in the order of the parts."""
+    return [by_space[part.search.space.id] for part in parts]
 
 
 def _explained(parts: Sequence[_Asked], hits: list[Hit]) -> list[Hit]:
