@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
     Positions = NDArray[np.int64]
 
-ZERO = 128
+_ZERO = 128
 BLOCK = 2048  # rows multiplied at a time: with 256 queries, 2 MB of products
 _SAMPLE = 16_384  # rows that say beforehand what is worth a second look
 _PENDING = 200  # finalists a query that wait before the best of them are sorted out
@@ -40,9 +40,13 @@ class Rounded:
         """(q, m) products of (q, dim) queries with the rows, as they are rounded, at (q, m)."""
         near = self.rows.take(positions.ravel(), axis=0).astype(np.float32)
         products = np.einsum("qmd,qd->qm", near.reshape(*positions.shape, -1), queries)
-        beside = queries @ self.mean - self.step * ZERO * queries.sum(axis=1)
-        found: Scores = products * np.float32(self.step) + beside[:, None].astype(np.float32)
+        found: Scores = products * np.float32(self.step) + self.beside(queries).astype(np.float32)
         return found
+
+    def beside(self, queries: Vectors) -> Vectors:
+        """(q, 1) what products of (q, dim) queries with the bytes lack, once they are scaled."""
+        lacks: Vectors = queries @ self.mean - self.step * _ZERO * queries.sum(axis=1)
+        return lacks[:, None]
 
     def best(
         self, queries: Vectors, k: int, keep: Positions | None = None
@@ -59,7 +63,7 @@ class Rounded:
         found = list(hands().map(whole.run, shares) if threads > 1 else map(whole.run, shares))
         line, places, products = (np.concatenate(parts) for parts in zip(*found, strict=True))
         at = _highest(line, products, len(queries), k)
-        beside = queries @ self.mean - whole.sums * whole.scales * (self.step * ZERO)
+        beside = queries @ self.mean - whole.sums * whole.scales * (self.step * _ZERO)
         scores = products[at] * (self.step * whole.scales)[:, None] + beside[:, None]
         return scores.astype(np.float32), places[at]
 
@@ -70,7 +74,7 @@ def round_rows(blocks: Iterable[Vectors], mean: Vectors, step: float) -> Iterabl
         away = block - mean
         away *= np.float32(1 / step)
         np.rint(away, out=away)
-        away += ZERO
+        away += _ZERO
         yield away.astype(np.uint8)
 
 

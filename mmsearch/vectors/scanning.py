@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmsearch.vectors.faiss import faiss
-from mmsearch.vectors.rounded import ZERO, Rounded, hands
+from mmsearch.vectors.rounded import Rounded, hands
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +35,7 @@ def scan(rounded: Rounded, queries: Vectors, k: int) -> tuple[Scores, Positions]
         highest = np.argpartition(scores, -k)[-k:]
         best.append((scores[highest], places[highest]))
     scores, places = (np.stack(parts) for parts in zip(*best, strict=True))
-    beside = queries @ rounded.mean - rounded.step * ZERO * queries.sum(axis=1)
-    return (scores * rounded.step + beside[:, None]).astype(np.float32), places
+    return (scores * rounded.step + rounded.beside(queries)).astype(np.float32), places
 
 
 def _part(rounded: Rounded, query: Vectors, k: int, start: int) -> tuple[Scores, Positions]:
