@@ -72,7 +72,7 @@ class ForkServer:
         something that Python imports by itself has started a thread in the server.
         """
         with self._lock:
-            for last in (False, True):
+            for tries in range(1, _TRIES + 1):
                 try:
                     if self._clean and self._requests is None:
                         self._serve()
@@ -81,7 +81,7 @@ class ForkServer:
                     if self._process is not None:
                         self._process.kill()
                     self.end()
-                    if last:
+                    if tries == _TRIES:
                         raise
             raise AssertionError
 
