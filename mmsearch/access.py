@@ -31,7 +31,7 @@ class Access:
     """
 
     def __init__(self, folder: Path, models: Sequence[str], usual: str) -> None:
-        self.folder, self._models, self._usual = folder, models, usual
+        self.folder, self.models, self._usual = folder, models, usual
         self.database = folder / "library.db"
         self._reader: tuple[Catalog, Spaces] | None = None
         self._version = -1  # of the catalog when its spaces were looked up last, and these
@@ -39,13 +39,9 @@ class Access:
         self._reader_of: tuple[int, int] | None = None  # device and inode of library.db
         self._guard = threading.RLock()
 
-    def missing(self) -> LibraryMissing:
-        """What to raise where there is no library."""
-        return LibraryMissing(f"nothing is indexed in {self.folder}; try: mmsearch index FOLDER")
-
     def spaces(self, catalog: Catalog) -> Spaces:
         """The spaces to ask. Raises EncoderMismatch, LibraryMissing."""
-        return find_spaces(catalog, self.folder, self._models, self._usual)
+        return find_spaces(catalog, self.folder, self.models, self._usual)
 
     @contextmanager
     def writing(self, *, make: bool = False) -> Iterator[Catalog]:
@@ -56,7 +52,7 @@ class Access:
         if make:
             self._make_folder()
         elif not self.database.exists():
-            raise self.missing()
+            raise LibraryMissing.at(self.folder)
         with WriterLock(self.folder / "LOCK"), self._open_for_writing() as catalog:
             yield catalog
 
@@ -90,8 +86,6 @@ class Access:
 
     def open_catalog(self) -> Catalog:
         """The catalog to read, its schema first brought up to date where we may write."""
-        if not self.database.exists():
-            raise self.missing()
         try:
             return Catalog.open(self.database)
         except SchemaMismatch:
@@ -135,7 +129,7 @@ class Access:
             status = os.stat(self.database)
         except OSError as error:
             self.close()
-            raise self.missing() from error
+            raise LibraryMissing.at(self.folder) from error
         here = (status.st_dev, status.st_ino)
         if self._reader is not None and self._reader_of == here:
             catalog, version = self._reader[0], self._reader[0].data_version()

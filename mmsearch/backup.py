@@ -25,7 +25,7 @@ def backup(folder: Path, target: Path, *, force: bool = False) -> int:
     """
     source, copy = folder / _NAME, target / _NAME
     if not source.exists():
-        raise LibraryMissing(f"nothing is indexed in {folder}; try: mmsearch index FOLDER")
+        raise LibraryMissing.at(folder)
     _refuse(folder, target, force)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ MmsearchError
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TypeVar
 
 from mmsearch.records import Reason
@@ -74,6 +75,11 @@ class LibraryError(MmsearchError):
 
 class LibraryMissing(LibraryError):
     """Nothing is indexed there yet."""
+
+    @classmethod
+    def at(cls, folder: Path) -> LibraryMissing:
+        """There is no library in this folder."""
+        return cls(f"nothing is indexed in {folder}; try: mmsearch index FOLDER")
 
 
 class LibraryLocked(LibraryError):

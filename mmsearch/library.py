@@ -68,10 +68,14 @@ class Library:
 
     def __init__(self, settings: Settings, models: Sequence[str] = ()) -> None:
         self.settings = settings
-        self.models = tuple(models)  # those that are asked for; none: what the library has
         self.folder = settings.index
         self.unbuilt: list[Opened] = []  # spaces whose indexes `index` has left to `build`
-        self._access = Access(self.folder, self.models, settings.model)
+        self._access = Access(self.folder, tuple(models), settings.model)
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The models that are asked for; none: what the library has."""
+        return self._access.models
 
     @property
     def encoder(self) -> Encoder:

@@ -16,7 +16,7 @@ from mmsearch.catalog import Catalog
 from mmsearch.errors import LibraryLocked, StorageFailed
 from mmsearch.locking import WriterLock
 from mmsearch.space import Space
-from mmsearch.spaces import Opened, every_space
+from mmsearch.spaces import Opened, every_space, spaces_in
 
 _LATER = "mmsearch index builds it"
 
@@ -28,7 +28,7 @@ def rewrite(catalog: Catalog, folder: Path, *, always: bool = True) -> None:
     Indexes are tuned and measured anew, with the sentences of those encoders that can be opened.
     Raises DiskFull, StorageFailed.
     """
-    spaces = [Space(catalog, folder / "cache", row) for row in catalog.spaces()]
+    spaces = spaces_in(catalog, folder)
     large = any(space.large() and (always or space.outdated()) for space in spaces)
     opened = every_space(catalog, folder).opened if large else ()
     banks = {one.space.id: backgrounds.sentences_of(one.encoder) for one in opened}

@@ -23,7 +23,7 @@ from mmsearch.errors import LibraryDamaged, LibraryMissing
 from mmsearch.files import display
 from mmsearch.locking import WriterLock
 from mmsearch.rebuilding import rewrite
-from mmsearch.space import Space
+from mmsearch.spaces import spaces_in
 
 _NAMED = 10  # files that a step names
 
@@ -63,7 +63,7 @@ def repair(folder: Path, approve: Approve) -> Repaired:
     """
     database = folder / "library.db"
     if not database.exists():
-        raise LibraryMissing(f"nothing is indexed in {folder}; try: mmsearch index FOLDER")
+        raise LibraryMissing.at(folder)
     with WriterLock(folder / "LOCK"):
         found = _problems(database)
         if not found:
@@ -95,8 +95,7 @@ def _problems(database: Path) -> list[str]:
 def _caches(folder: Path, approve: Approve) -> Repaired:
     """Write anew the caches that cannot be used."""
     with Catalog.open(folder / "library.db", write=True) as catalog:
-        spaces = _spaces(catalog, folder)
-        found = checking.caches(spaces)
+        found = checking.caches(spaces_in(catalog, folder))
         if not found:
             if approve:
                 rewrite(catalog, folder, always=False)
@@ -107,10 +106,6 @@ def _caches(folder: Path, approve: Approve) -> Repaired:
         saved = set_aside(folder / "library.db", "repair")
         rewrite(catalog, folder)
     return Repaired(plan.problems, plan.steps, saved=saved)
-
-
-def _spaces(catalog: Catalog, folder: Path) -> list[Space]:
-    return [Space(catalog, folder / "cache", row) for row in catalog.spaces()]
 
 
 def _salvage(database: Path) -> tuple[Path, Salvaged]:

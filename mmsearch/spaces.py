@@ -75,7 +75,7 @@ def find_spaces(catalog: Catalog, folder: Path, asked: Sequence[str], default: s
     """
     rows = catalog.spaces()
     if not rows:
-        raise LibraryMissing(f"nothing is indexed in {folder}; try: mmsearch index FOLDER")
+        raise LibraryMissing.at(folder)
     if not asked:
         found = every_space(catalog, folder, default)
         if not found.opened and not found.older:
@@ -220,6 +220,11 @@ def _note(catalog: Catalog, asked: Mapping[str, str], opened: Mapping[str, Opene
         if models[one.space.id] != (model, one.encoder.modalities):
             with catalog.transaction():
                 catalog.put_model(one.space.id, model, one.encoder.modalities)
+
+
+def spaces_in(catalog: Catalog, folder: Path) -> list[Space]:
+    """Every space of a library, in the order in which they were begun; no model is opened."""
+    return [_space(catalog, folder, row) for row in catalog.spaces()]
 
 
 def _space(catalog: Catalog, folder: Path, row: Row) -> Space:

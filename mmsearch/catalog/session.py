@@ -52,7 +52,7 @@ class Session:
         The writer brings an older schema up to date, in one transaction, after a backup.
         """
         if not path.exists():
-            raise LibraryMissing(f"nothing is indexed in {path.parent}; try: mmsearch index FOLDER")
+            raise LibraryMissing.at(path.parent)
         if path.stat().st_size == 0:  # SQLite would take it for a beginning, and drop its log
             raise LibraryDamaged(connections.damaged(path, "it is empty"))
         with connections.translated(path):
