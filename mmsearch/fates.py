@@ -111,10 +111,9 @@ class Fates:
         """
         path, state, mark = ready.pending.path, ready.state, ready.pending.mark
         fate, origin = self.of(ready)
-        if state is None:  # a link has taken its place: named, and left to the next scan
+        if state is None or fate == "vanished":
+            # a link that has taken its place is named, and left to the next scan
             return fate if ready.reason is Reason.CHANGED else "vanished"
-        if fate == "vanished":
-            return fate
         if (file_id := ready.pending.file_id) is not None:
             self._catalog.put_mark(file_id, mark)
             self._caption(file_id, ready)

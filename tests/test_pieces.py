@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -297,3 +300,30 @@ def test_a_copy_that_fails_half_way_spoils_no_other(library, photos, encoder, mo
     assert (report.added, report.encoded) == (1, 2)
     assert figures(library) == {"files": 1, "gone": 0, "items": 2, "vectors": 2}
     assert pool.jobs == ["a.wav", "b.wav", "b.wav"]  # read again: a was ahead
+
+
+class Rewritten(Scripted):
+    """The first part has other bytes than all that comes after it."""
+
+    answers = 0
+
+    def _answer(self, name: str, what: int | str) -> Piece | Outcome:
+        self.answers += 1
+        answer = super()._answer(name, what)
+        later = self.answers > 1 and answer.digest is not None
+        return replace(answer, digest=b"e" * 32) if later else answer
+
+
+def test_row_34_a_sound_that_is_rewritten_before_it_is_begun_again(library, photos, monkeypatch):
+    """Row 34: its decoder died, and the next one reads others: what came before is forgotten."""
+    for name in ("a.wav", "b.wav"):
+        (photos / name).write_bytes(b"the same")
+    pool = Rewritten(
+        [("a.wav", 0), ("a.wav", 0), ("a.wav", 1), ("a.wav", "whole"), ("b.wav", "too-large")]
+    )
+    monkeypatch.setattr("mmsearch.ingest.DecoderPool", pool)
+    report = library.index(photos)
+    assert (report.added, report.encoded) == (1, 2)
+    assert figures(library) == {"files": 1, "gone": 0, "items": 2, "vectors": 2}
+    with closing(sqlite3.connect(library.folder / "library.db")) as database:
+        assert database.execute("select digest from contents").fetchall() == [(b"e" * 32,)]
