@@ -21,10 +21,12 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from campaigns.report import Report, arguments, reported
 from PIL import Image
@@ -121,17 +123,24 @@ def scans(scratch: Path, size: int, a_folder: int) -> Iterator[tuple[str, Looked
     behind in memory is not there for the next.
     """
     photos, database = scratch / "photos", scratch / "library.db"
-    with get_context("fork").Pool(1, maxtasksperchild=1) as apart:
-        apart.apply(make, (photos, size, a_folder))
-        Catalog.create(database).close()
-        yield "all new", apart.apply(look, (database, photos))
-        apart.apply(know, (database, photos, size, a_folder))
-        yield "all known", apart.apply(look, (database, photos))
-        shutil.rmtree(photos)
-        photos.mkdir()
-        yield "all gone", apart.apply(look, (database, photos))
+    _apart(make, photos, size, a_folder)
+    Catalog.create(database).close()
+    yield "all new", _apart(look, database, photos)
+    _apart(know, database, photos, size, a_folder)
+    yield "all known", _apart(look, database, photos)
+    shutil.rmtree(photos)
+    photos.mkdir()
+    yield "all gone", _apart(look, database, photos)
     photos.rmdir()
     database.unlink()
+
+
+def _apart(step: Callable[..., Any], *given: Any) -> Any:
+    """Call it in a new process. That is not forked from this one: other threads may be here, and
+    a lock that one of them holds would stay locked in the copy for ever.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as process:
+        return process.submit(step, *given).result()
 
 
 def campaign(size: int, report: Report, scratch: Path) -> None:
