@@ -219,7 +219,7 @@ def build(name: str, data: Data, only: bool) -> None:
     if told.exists():
         return
     matrix = data.matrix
-    target = None if name == "mmsearch-exact" else TARGET
+    target = 1.0 if name == "mmsearch-exact" else TARGET
     plan = choose(*matrix.rows.vectors.shape, target_recall=target)
     asked = {"text": data.queries("tune"), "image": data.queries("image")[:200]}
     path = str(data.folder / f"{name}.index")
