@@ -12,6 +12,7 @@ wider cuts, and in the end, of rows that are all alike, against every row.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +48,12 @@ _WIDER = 8  # times the finalists when a cut was too near
 _SURE = 4.5
 _TOGETHER = 12  # queries from which on products of all rounded rows cost less than codes
 _MOST = 20  # codes look at every row: for less than one in so many, bytes are gathered instead
-_SHARE = 32  # queries whose rows are gathered at a time: they stay in a core's own memory
+_LEAST = 2  # queries that are worth a thread
+_GATHERED = 16  # queries whose rows are gathered at a time: they stay in a core's own memory
 _KEPT = 2**27  # bytes of rows on the disk that are not worth giving back when they were read
 _READ = 2048  # rows of more than that read by position before their pages are given back
 _HELD = 2**23  # numbers of the rows that a filter keeps, held when it is asked for again: 32 MB
-_AT_ONCE = 512  # rows that a filter keeps: so few are multiplied by many queries as they are
+_AT_ONCE = 4096  # rows that a filter keeps: so few are multiplied by many queries as they are
 
 
 class StagedStore(FaissStore):
@@ -159,34 +161,41 @@ class StagedStore(FaissStore):
             wanted = max(finalists, self.coarse + _COARSE * max(0, k - K))
         else:
             wanted = max(_CHOSEN + _COARSE * finalists, kept // 400)
-        with threads(len(queries)):
+        mask = None if keep is None else self._mask(keep)
+
+        def look(queries: Vectors) -> tuple[Scores, Positions, NDArray[np.bool_]]:
             told, places = self._first.search(queries, min(size, round(wanted * size / kept)))
-        gone = places < 0
-        if keep is not None:
-            gone |= ~self._mask(keep)[places]
-            # bytes are looked at of those that are kept, which are few of what codes choose
-            first = np.argsort(gone, axis=1, kind="stable")[:, : int((~gone).sum(axis=1).max())]
-            told, places, gone = (
-                np.take_along_axis(each, first, 1) for each in (told, places, gone)
-            )
-        if places.shape[1] < k:  # fewer than are wanted
-            nothing = np.full((len(queries), k), -1)
-            return nothing.astype(np.float32), nothing, np.zeros(len(queries), bool)
-        scores = self._each(self._rounded.scores, queries, places)
-        scores[gone], told[gone] = -np.inf, -np.inf
-        sure = np.ones(len(queries), bool)
-        if self.plan.exact:
-            sure = _clear(-np.partition(-scores, k - 1, axis=1)[:, k - 1], told, scores)
-        if scores.shape[1] > finalists:
-            best = np.argpartition(scores, -finalists, axis=1)[:, -finalists:]
-            scores, places, gone = (
-                np.take_along_axis(each, best, 1) for each in (scores, places, gone)
-            )
-        return scores, np.where(gone, -1, places), sure
+            gone = places < 0
+            if mask is not None:
+                gone |= ~mask[places]
+                # bytes are looked at of those that are kept, which are few of what codes choose
+                first = np.argsort(gone, axis=1, kind="stable")[:, :wanted]
+                told, places, gone = (
+                    np.take_along_axis(each, first, 1) for each in (told, places, gone)
+                )
+            scores = self._each(self._rounded.scores, queries, places)
+            scores[gone], told[gone] = -np.inf, -np.inf
+            sure = np.ones(len(queries), bool)
+            if self.plan.exact:
+                sure = _clear(-np.partition(-scores, k - 1, axis=1)[:, k - 1], told, scores)
+            if scores.shape[1] > finalists:
+                best = np.argpartition(scores, -finalists, axis=1)[:, -finalists:]
+                scores, places, gone = (
+                    np.take_along_axis(each, best, 1) for each in (scores, places, gone)
+                )
+            return scores, np.where(gone, -1, places), sure
+
+        if self.plan.engine is Engine.GPU_LISTS:  # one call at a time, of all
+            return look(queries)
+        return self._shared_out(look, queries)
 
     def _exactly(self, queries: Vectors, found: Positions) -> Scores:
         """(q, m) products of the rows themselves at (q, m) positions; -inf where there is none."""
-        exact = self._each(self._products_at, queries, found)
+
+        def look(queries: Vectors, found: Positions) -> tuple[Scores]:
+            return (self._each(self._products_at, queries, found),)
+
+        exact: Scores = self._shared_out(look, queries, found)[0]
         exact[found < 0] = -np.inf
         self._give_back(found.size)
         return exact
@@ -197,25 +206,33 @@ class StagedStore(FaissStore):
         return products
 
     @staticmethod
+    def _shared_out(look: Callable[..., tuple[Any, ...]], *queries: Any) -> tuple[Any, ...]:
+        """What `look` finds of queries, and of what goes with each of them; every thread looks at
+        some of them, from the first stage to the last.
+        """
+
+        def alone(*some: Any) -> tuple[Any, ...]:
+            with threads(1):
+                return look(*some)
+
+        shares = min(os.cpu_count() or 1, len(queries[0]) // _LEAST)
+        if shares < 2:
+            return alone(*queries)
+        split = (np.array_split(each, shares) for each in queries)
+        return tuple(map(np.concatenate, zip(*hands().map(alone, *split), strict=True)))
+
+    @staticmethod
     def _each(
         products: Callable[[Vectors, Positions], Scores], queries: Vectors, places: Positions
     ) -> Scores:
-        """(q, m) products with the rows at (q, m) positions, a share of the queries at a time; of
-        the first row where there is none.
+        """(q, m) products with the rows at (q, m) positions, some queries at a time; of the first
+        row where there is none.
         """
         places = np.maximum(places, 0)
         found = np.empty(places.shape, np.float32)
-
-        def look(start: int) -> None:
-            mine = slice(start, start + _SHARE)
+        for start in range(0, len(queries), _GATHERED):
+            mine = slice(start, start + _GATHERED)
             found[mine] = products(queries[mine], places[mine])
-
-        starts = range(0, len(queries), _SHARE)
-        if len(starts) < 2:
-            for start in starts:
-                look(start)
-        else:
-            list(hands().map(look, starts))
         return found
 
     def _mask(self, keep: Positions) -> NDArray[np.bool_]:
