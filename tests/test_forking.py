@@ -169,6 +169,27 @@ def test_the_end_of_the_server_is_that_of_its_decoders(server):
     assert [process.wait(60) for process in decoders] == [-9, -9]
 
 
+def test_row_10_a_server_that_does_not_end(server, monkeypatch):
+    """Row 10: it is killed; nobody waits for ever."""
+    decoder = server.start()
+    pid = server._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr(processes, "_ENDING", 0.01)
+    server.end()
+    assert not is_there(pid)
+    decoder.kill()
+    assert decoder.wait(60) is None
+
+
+def test_row_10_a_server_that_cannot_be_started(server, monkeypatch):
+    """Row 10: that is said, and when it can be again it is."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            server.start()
+    greet(server.start())
+
+
 def test_a_server_with_threads_forks_nothing(tmp_path, monkeypatch):
     """A lock that another thread holds would be held for ever in a fork: decoders are spawned."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -16,7 +16,7 @@ from typing import IO
 from mmsearch.decoding.frames import NUMBER
 
 _PATIENCE = 60.0  # seconds for what takes milliseconds: a server that was stopped is killed
-_TRIES = 2  # one server may have been killed; two are no accident
+_ENDING = 10.0  # and for its end: a decoder may hang that cannot even be killed
 
 
 class Forked:
@@ -72,18 +72,21 @@ class ForkServer:
         something that Python imports by itself has started a thread in the server.
         """
         with self._lock:
-            for tries in range(1, _TRIES + 1):
-                try:
-                    if self._clean and self._requests is None:
-                        self._serve()
-                    return self._fork() if self._clean else spawned()
-                except (OSError, EOFError):
-                    if self._process is not None:
-                        self._process.kill()
-                    self.end()
-                    if tries == _TRIES:
-                        raise
-            raise AssertionError
+            try:
+                return self._start()
+            except (OSError, EOFError):  # one server may have been killed; two are no accident
+                return self._start()
+
+    def _start(self) -> subprocess.Popen[bytes] | Forked:
+        try:
+            if self._clean and self._requests is None:
+                self._serve()
+            return self._fork() if self._clean else spawned()
+        except (OSError, EOFError):
+            if self._process is not None:
+                self._process.kill()
+            self.end()
+            raise
 
     def end(self) -> None:
         """End the server and all decoders, and wait for it: their CPU time counts as ours."""
@@ -91,7 +94,7 @@ class ForkServer:
             self._requests.close()
         if self._process is not None:
             try:
-                self._process.wait(timeout=10)  # unless one hangs and cannot even be killed
+                self._process.wait(timeout=_ENDING)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

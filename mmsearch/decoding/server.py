@@ -48,7 +48,7 @@ def serve() -> None:
                 return _end(decoders)
             told = socket.socket(fileno=pipes.pop())
             pid = os.fork()
-            if pid == 0:
+            if pid == 0:  # pragma: no cover - what is measured of a fork begins with its next call
                 sockets = [one for _, one in decoders.values()]
                 _decode(pipes, [requests, told, *sockets], list(decoders))
             for pipe in pipes:

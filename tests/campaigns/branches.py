@@ -37,6 +37,7 @@ TESTS = (
     "backup", "upkeep", "described", "pieces", "superseded", "spaces", "walking", "sidecars",
     "vectors", "query", "search", "duplicates", "hubness", "place", "encoding", "candidates",
     "decoding", "joint", "opening", "durable", "workers", "rebuilding", "forking", "index_file",
+    "codebook",
 )  # fmt: skip
 _CHILD = "a process of its own"  # in the place of a test's name
 NEED_PROCESSES = frozenset({"test_a_run_that_is_stopped_waits_for_no_long_sound"})
