@@ -50,7 +50,8 @@ _TOGETHER = 12  # queries from which on products of all rounded rows cost less t
 _MOST = 20  # codes look at every row: for less than one in so many, bytes are gathered instead
 _LEAST = 2  # queries that are worth a thread
 _GATHERED = 16  # queries whose rows are gathered at a time: they stay in a core's own memory
-_KEPT = 2**27  # bytes of rows on the disk that are not worth giving back when they were read
+# Bytes of a file's rows that may all stay in memory: of rows as they are, and rounded
+_STAY, _ROUNDED_STAY = 2**27, 2**30
 _READ = 2048  # rows of more than that read by position before their pages are given back
 _HELD = 2**23  # numbers of the rows that a filter keeps, held when it is asked for again: 32 MB
 _AT_ONCE = 4096  # rows that a filter keeps: so few are multiplied by many queries as they are
@@ -65,7 +66,6 @@ class StagedStore(FaissStore):
         """
         super().__init__(matrix.rows.vectors.shape[1], matrix)
         self.plan = index.plan
-        self._matrix = matrix
         self._base = matrix.rows.vectors
         self._rounded = index.rounded
         if codes is None and len(index.faiss):
@@ -82,7 +82,8 @@ class StagedStore(FaissStore):
         self.coarse = index.settings.get("coarse", 0)  # 0: what is exact enough
         self._masked: tuple[Positions, NDArray[np.bool_]] | None = None
         self._filter: tuple[Positions, Vectors | None] | None = None  # the last, and its rows
-        self._read = 0
+        self._pages = _Pages(matrix.release, matrix.rows.vectors.nbytes > _STAY)
+        self._rounded_pages = _Pages(index.release, index.rounded.rows.nbytes > _ROUNDED_STAY)
 
     def _nearest(
         self, queries: Vectors, rows: Vectors, k: int, keep: Positions | None
@@ -173,7 +174,7 @@ class StagedStore(FaissStore):
                 told, places, gone = (
                     np.take_along_axis(each, first, 1) for each in (told, places, gone)
                 )
-            scores = self._each(self._rounded.scores, queries, places)
+            scores = self._each(self._rounded.scores, self._rounded_pages, queries, places)
             scores[gone], told[gone] = -np.inf, -np.inf
             sure = np.ones(len(queries), bool)
             if self.plan.exact:
@@ -193,11 +194,10 @@ class StagedStore(FaissStore):
         """(q, m) products of the rows themselves at (q, m) positions; -inf where there is none."""
 
         def look(queries: Vectors, found: Positions) -> tuple[Scores]:
-            return (self._each(self._products_at, queries, found),)
+            return (self._each(self._products_at, self._pages, queries, found),)
 
         exact: Scores = self._shared_out(look, queries, found)[0]
         exact[found < 0] = -np.inf
-        self._give_back(found.size)
         return exact
 
     def _products_at(self, queries: Vectors, places: Positions) -> Scores:
@@ -223,7 +223,10 @@ class StagedStore(FaissStore):
 
     @staticmethod
     def _each(
-        products: Callable[[Vectors, Positions], Scores], queries: Vectors, places: Positions
+        products: Callable[[Vectors, Positions], Scores],
+        pages: _Pages,
+        queries: Vectors,
+        places: Positions,
     ) -> Scores:
         """(q, m) products with the rows at (q, m) positions, some queries at a time; of the first
         row where there is none.
@@ -233,6 +236,7 @@ class StagedStore(FaissStore):
         for start in range(0, len(queries), _GATHERED):
             mine = slice(start, start + _GATHERED)
             found[mine] = products(queries[mine], places[mine])
+            pages.read(places[mine].size)
         return found
 
     def _mask(self, keep: Positions) -> NDArray[np.bool_]:
@@ -253,15 +257,26 @@ class StagedStore(FaissStore):
         if rows is None and len(keep) * self.dim <= _HELD:
             rows = self._base.take(keep, axis=0).astype(np.float32)
             self._filter = keep, rows
-            self._give_back(len(keep))
+            self._pages.read(len(keep))
         return rows
 
-    def _give_back(self, rows: int) -> None:
-        """Pages of rows that were read by position stay in memory only for a while."""
-        self._read += rows
-        if self._read > _READ and self._base.nbytes > _KEPT:
-            self._matrix.release()
-            self._read = 0
+
+class _Pages:
+    """Pages of a mapped file: of rows that are read by position, they stay only for a while. A
+    system that keeps files in large pieces maps half a megabyte for each.
+    """
+
+    def __init__(self, release: Callable[[], None], many: bool) -> None:
+        """`many`: there are more of them than may all stay."""
+        self._release, self._many = release, many
+        self._rows = 0
+
+    def read(self, rows: int) -> None:
+        """So many rows were."""
+        self._rows += rows
+        if self._many and self._rows > _READ:
+            self._release()
+            self._rows = 0
 
 
 def _clear(kth: Scores, approximate: Scores, exact: Scores) -> NDArray[np.bool_]:
