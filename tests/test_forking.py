@@ -105,6 +105,15 @@ def test_how_a_decoder_ended_is_known(server, end, code):
         process.kill()
 
 
+def test_decoders_end_each_by_itself(server):
+    """One whose questions have ended ends well, while another goes on."""
+    first, second = server.start(), server.start()
+    greet(second)
+    second.stdin.close()
+    assert second.wait(60) == 0
+    greet(first)
+
+
 def test_one_that_goes_on_is_waited_for_no_longer_than_that(server):
     """As with Popen."""
     process = server.start()
