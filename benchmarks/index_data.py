@@ -14,6 +14,7 @@ from synthetic_vectors import Synthetic
 
 from mmsearch.records import Rows
 from mmsearch.vectors.matrix import Matrix, open_matrix, singles, write_matrix
+from mmsearch.vectors.planning import INDEX_FROM_ROWS
 
 K = 10
 TUNING = 2000  # texts: half of them set what is tuned, half say what came of it
@@ -125,4 +126,5 @@ def _write(folder: Path, blocks: Iterator[NDArray[np.float32]], count: int, dim:
             yield Rows(np.arange(start + 1, start + 1 + size), block, *nothing)
             start += size
 
-    write_matrix(str(folder / "rows.matrix"), rows(), count, dim, 1, count, "0" * 64, half=True)
+    half = count >= INDEX_FROM_ROWS  # as a library has it
+    write_matrix(str(folder / "rows.matrix"), rows(), count, dim, 1, count, "0" * 64, half=half)
