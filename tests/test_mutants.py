@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from campaigns import attempts, mutants, trace
 from campaigns.attempts import Fate
 from campaigns.branches import subjects
-from campaigns.mutation import ROOT, Mutant, Substitute, changed_function, functions_of, put_into
+from campaigns.mutation import (
+    ROOT,
+    Mutant,
+    Substitute,
+    changed_function,
+    functions_of,
+    in_children,
+    put_into,
+)
 from campaigns.mutation import mutants as mutants_of
 from campaigns.report import RESULTS, Report
 
@@ -48,6 +59,19 @@ def test_a_change_to_what_runs_at_import_is_imported():
     module = type(functions)("mmsearch.catalog.functions")
     finder.exec_module(module)
     assert (module._EARTH, functions._EARTH) == (6372.0088, 6371.0088)
+
+
+def test_another_process_imports_the_change(tmp_path):
+    """What a decoder or a command runs is changed there as well."""
+    one = mutant("6371.0088 → 6372.0088", "_EARTH = 6371.0088  # km, its mean radius (IUGG, "
+                 "Geodetic Reference System 1980)")  # fmt: skip
+    paths = os.pathsep.join([in_children(one, tmp_path), str(ROOT)])
+    program = "from mmsearch.catalog import functions; print(functions._EARTH)"
+    told = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert told == "6372.0088\n"
 
 
 def test_the_sample_is_the_same_each_time():

@@ -2,8 +2,9 @@
 
 The process is forked from one that has collected all tests; there the function with the change
 is given its new code. What runs when a file is imported is changed before that, in a process
-that has imported nothing of ours. A test is stopped when it takes ten times the CPU that it took
-before, and a process when it uses none for long.
+that has imported nothing of ours. Other processes that a test starts import the changed file. A
+test is stopped when it takes ten times the CPU that it took before, and a process when it uses
+none for long.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from campaigns.mutation import (
     Substitute,
     changed_function,
     functions_of,
+    in_children,
     module_name,
     put_into,
 )
@@ -97,6 +99,9 @@ class Attempts:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = str(folder)
         tempfile.tempdir = str(folder)
+        if mutant is not None and not mutant.file.endswith("__init__.py"):
+            paths = [in_children(mutant, folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+            os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         return folder
 
     def end(self) -> None:
