@@ -58,9 +58,9 @@ class Ingest:
     towers: Mapping[Modality, Opened]
     settings: Settings
     rules: WalkRules
-    dry_run: bool = False
-    rehash: bool = False
-    stop: Callable[[], bool] = lambda: False
+    dry_run: bool
+    rehash: bool
+    stop: Callable[[], bool]
     report: Report = field(default_factory=Report)
 
     def __post_init__(self) -> None:

@@ -207,6 +207,20 @@ def test_a_word_that_no_enumeration_has():
         session.member(Modality, "odour")
 
 
+def test_what_is_to_be_read_anew_is_not_missing(catalog):
+    """Neither of pictures nor of captions: a newer model meets them as new contents."""
+    kinds = {Modality.IMAGE, Modality.TEXT}
+    with catalog.transaction():
+        said = catalog.put_caption("a dog", 1, np.array([[1, 0, 0]], np.float32))
+        put(catalog, b"/p/a.png")
+        catalog.put_captions(1, [(said, "sidecar")])
+        other = catalog.put_space("other", "fb" * 32, 3)
+        assert catalog.count_missing(other, kinds) == {Modality.IMAGE: 1, Modality.TEXT: 1}
+        catalog.supersede()
+        assert catalog.count_missing(other, kinds) == {}
+        assert catalog.missing(other, kinds, 0) == []
+
+
 def test_captions_go_with_a_content_but_not_with_a_change(catalog):
     """A file of another content keeps what is said beside it; one that fails has nothing."""
     with catalog.transaction():
