@@ -70,7 +70,7 @@ def stopped(command: Command, program: Program, enough: int) -> int | None:
         )  # fmt: skip
         while process.poll() is None:
             text = os.pread(output.fileno(), 1 << 20, 0).decode(errors="replace")
-            said = max((int(one) for one in program.said.findall(text)), default=0)
+            said = program.said_of * max(map(int, program.said.findall(text)), default=0)
             if said >= enough:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)

@@ -89,6 +89,7 @@ class Program(ABC):
     name: str
     cannot: str | None = None
     said = re.compile(r"(?!)")  # in what it prints while indexing: how many are done
+    said_of = 1  # photos that each of these is
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -227,6 +228,8 @@ class SentenceTransformers(Peer):
 
     name = "sentence-transformers"
     cannot = "a library: it knows rows, not files"
+    said = re.compile(r"Batches:.*?\|\s*(\d+)/\d+ \[")
+    said_of = int(BATCH)
 
     def index(self, photos: Path) -> list[Command]:
         return [self._run("index", str(photos))]
