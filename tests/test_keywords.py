@@ -292,6 +292,18 @@ def test_words_that_most_items_have_are_passed_over(catalog, monkeypatch):
     assert found(catalog, "red png", k=3) == [(f"red {n}.png", 0) for n in (1, 2, 3)]
 
 
+def test_a_word_that_half_of_all_have_tells_next_to_nothing(catalog, monkeypatch):
+    """A millionth of a nat, not less than none: it never speaks against an item."""
+    monkeypatch.setattr(keywords, "_FEWEST", 0)
+    with catalog.transaction():
+        for name in (b"red 1", b"red 2", b"red 3", b"blue 4"):
+            put(catalog, b"/p/%s.png" % name)
+    items, fits = catalog.fits_by_words(["red blue"], thorough=True)
+    blue = math.log((4 - 1 + 0.5) / (1 + 0.5))
+    assert items.tolist() == [1, 2, 3, 4]
+    assert fits.tolist() == pytest.approx([1e-12 / (blue + 1e-6)] * 3 + [blue], rel=1e-5)
+
+
 def test_quoted_words_are_a_phrase(catalog):
     """Words in double quotes stand one after the other; a lone quote is no word."""
     with catalog.transaction():
