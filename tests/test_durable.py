@@ -246,3 +246,11 @@ def test_a_path_that_was_never_there(three, tmp_path):
         path = os.fsencode(tmp_path / "photos" / "red.png")
         (scope,), offline = resolve(catalog, [path])
         assert (scope.path, scope.device, offline) == (path, None, [])
+
+
+def test_the_folders_that_wait_to_be_synced(tmp_path):
+    """Those that got a name: from the new one's own to the last that was there."""
+    made = durable.make_folders(str(tmp_path / "a" / "b" / "c"))
+    assert made == [str(tmp_path / "a" / "b"), str(tmp_path / "a"), str(tmp_path)]
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+    assert durable.make_folders(str(tmp_path)) == []

@@ -234,6 +234,19 @@ def test_row_16_a_first_page_that_is_lost(many, damage, vacuumed):
     assert set(after) - set(before) <= {"library.db-wal", "library.db-shm"}
 
 
+def test_the_first_page_is_tried_with_what_was_there(many, tmp_path):
+    """With the header of a new library, before any other list of tables than its own."""
+    many.close()
+    path = many.folder / "library.db"
+    page = path.read_bytes()[:PAGE]
+    path.write_bytes(bytes(100) + path.read_bytes()[100:])
+    first = next(grafting._first_pages(path, tmp_path))
+    assert first.keys() == {1}
+    assert first[1][:16] == b"SQLite format 3\0"
+    assert first[1][28:32] == (path.stat().st_size // PAGE).to_bytes(4, "big")
+    assert first[1][100:] == page[100:]
+
+
 def test_the_pages_of_a_list_of_tables(tmp_path):
     """All that hold a statement, and those above them, whose rows lie on others."""
     path = tmp_path / "many.db"
