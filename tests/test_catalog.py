@@ -832,6 +832,18 @@ def test_row_6_the_name_of_a_log_is_durable_before_it_is_used(tmp_path, monkeypa
         catalog.put_setting("key", "value")
 
 
+def test_row_6_a_new_library_is_durable_before_it_has_its_name(tmp_path, monkeypatch):
+    """Row 6: first the file under another name, then its folder with the right one."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(
+        (os.path.basename(os.readlink(f"/proc/self/fd/{file}")), os.path.exists(path))
+    ))  # fmt: skip
+    path = tmp_path / "library.db"
+    Catalog.create(path).close()
+    assert synced[0] == ("library.db.new", False)
+    assert (tmp_path.name, True) in synced[1:]
+
+
 def test_row_16_a_value_of_another_kind(tmp_path):
     """Row 16: what a column cannot hold is found by `inspect`, or refused where it is read."""
     path = tmp_path / "library.db"

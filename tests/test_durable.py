@@ -16,7 +16,7 @@ import mmsearch
 from mmsearch import durable, locking, space
 from mmsearch.catalog import Catalog
 from mmsearch.errors import DiskFull, LibraryLocked, LibraryReadOnly, StorageFailed, UsageError
-from mmsearch.records import Kind
+from mmsearch.records import Kind, Rows
 from mmsearch.scan import resolve
 
 
@@ -99,6 +99,17 @@ def test_a_folder_is_synced_where_that_can_be(tmp_path, monkeypatch):
     assert synced == [str(tmp_path)]
     with pytest.raises(FileNotFoundError):
         durable.sync_folder(str(tmp_path / "nowhere"))
+
+
+def test_row_6_a_name_is_durable_once_it_is_given(tmp_path, monkeypatch):
+    """Row 6: a power cut must not take it again: its folder is synced behind it."""
+    there = []
+    monkeypatch.setattr(os, "fsync", lambda file: there.append(
+        (os.readlink(f"/proc/self/fd/{file}"), sorted(os.listdir(tmp_path)))
+    ))  # fmt: skip
+    (tmp_path / "new").touch()
+    durable.replace(str(tmp_path / "new"), str(tmp_path / "name"))
+    assert there == [(str(tmp_path), ["name"])]
 
 
 # -- the lock ----------------------------------------------------------------------------
@@ -254,3 +265,13 @@ def test_the_folders_that_wait_to_be_synced(tmp_path):
     assert made == [str(tmp_path / "a" / "b"), str(tmp_path / "a"), str(tmp_path)]
     assert (tmp_path / "a" / "b" / "c").is_dir()
     assert durable.make_folders(str(tmp_path)) == []
+
+
+def test_rows_that_are_not_there_are_not_the_same():
+    """A later id than any is no reason to fail."""
+    vectors = np.eye(3, dtype=np.float32)
+    nothing = np.zeros(3, np.uint8), np.zeros(3, np.float32)
+    there = Rows(np.array([1, 2, 3]), vectors, *nothing)
+    rows = Rows(np.array([1, 2, 9]), vectors, *nothing)
+    assert space._same(there, rows, np.array([True, True, False]))
+    assert not space._same(there, rows, np.array([True, True, True]))

@@ -272,3 +272,23 @@ def test_the_command_exits_with_what_it_found(run_cli, tmp_path):
     done = run_cli("doctor", "--index", tmp_path)
     assert done.returncode == 1
     assert "wrong    library: " in done.stdout.decode()
+
+
+def test_full_sees_an_index_of_sqlites_that_lacks_rows(three):
+    """What is only found by comparing each index with its table is not looked for by quick."""
+    three.close()
+    with closing(sqlite3.connect(three.folder / "library.db")) as raw:
+        there = "FROM sqlite_schema WHERE name = 'files_by_size'"
+        (row,) = raw.execute(f"SELECT type, name, tbl_name, rootpage, sql {there}").fetchall()
+        raw.execute("PRAGMA writable_schema = ON")
+        with raw:
+            raw.execute(f"DELETE {there}")
+    with closing(sqlite3.connect(three.folder / "library.db")) as raw:
+        with raw:  # behind the back of the index
+            raw.execute("UPDATE files SET size = size + 1 WHERE id = 1")
+        raw.execute("PRAGMA writable_schema = ON")
+        with raw:
+            raw.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", row)
+    assert three.check("quick") == []
+    (said,) = three.check("full")
+    assert "files_by_size" in said
