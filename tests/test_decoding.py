@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -265,6 +266,19 @@ def test_row_48_hours_are_refused_before_they_are_hashed(tmp_path, monkeypatch):
     answer = reading.answer(decode=True)
     assert answer["reason"] == Reason.OVER_BUDGET
     assert answer["message"].startswith("100.0 hours, over the limit of 24")
+
+
+def test_row_48_more_bytes_than_its_hours_can_have(tmp_path):
+    """Row 48: 192,000 samples a second of two channels with four bytes each, at most; what it
+    lasts is looked at after that.
+    """
+    path = tmp_path / "a.wav"
+    sparse_wav(path, 1, 8000, [0])
+    hours = path.stat().st_size / (192_000 * 2 * 4) / 3600
+    for share, reason in ((0.99, Reason.TOO_LARGE), (1.01, Reason.OVER_BUDGET)):
+        limits = replace(LIMITS, max_hours=share * hours)
+        answer = Reading(os.fsencode(path), WANTS, limits, io.BytesIO()).answer(decode=True)
+        assert answer["reason"] == reason
 
 
 # -- row 46: decoders gone wild ----------------------------------------------------------

@@ -94,7 +94,9 @@ def main() -> int:
         "--processes", type=int, default=os.cpu_count() or 1, help="0: report what is known"
     )
     parser.add_argument("--only", default="", help="mutants of files whose names begin so")
-    parser.add_argument("--again", default="", help="try those with this fate once more")
+    parser.add_argument(
+        "--again", default="", help="try those with this fate once more, but for reasoned ones"
+    )
     parser.add_argument("--anew", action="store_true", help="try all, what noticed them first")
     given = parser.parse_args()
     chosen, all_of_them = sample(given.size, given.seed, given.only)
@@ -125,7 +127,12 @@ def main() -> int:
             trace.noticed(mutant.file, fate.test)
 
     attempts = Attempts(given.processes, tell)
-    left = [m for m in chosen if key(m) not in fates or fates[key(m)].fate == given.again]
+    told = reasons()
+    left = [
+        mutant for mutant in chosen
+        if (fate := fates.get(key(mutant))) is None
+        or (fate.fate == given.again and (mutant.file, mutant.text, mutant.what) not in told)
+    ]  # fmt: skip
     stoppable()
     try:
         if given.processes:
