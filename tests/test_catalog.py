@@ -215,6 +215,8 @@ def test_what_is_to_be_read_anew_is_not_missing(catalog):
         put(catalog, b"/p/a.png")
         catalog.put_captions(1, [(said, "sidecar")])
         other = catalog.put_space("other", "fb" * 32, 3)
+    assert (catalog.count_waiting([1]), catalog.count_waiting([other])) == (1, 0)
+    with catalog.transaction():
         assert catalog.count_missing(other, kinds) == {Modality.IMAGE: 1, Modality.TEXT: 1}
         catalog.supersede()
         assert catalog.count_missing(other, kinds) == {}
