@@ -33,7 +33,8 @@ def recall(bench: Bench) -> dict[str, Any]:
         return part
     python = environment("clip-retrieval", bench.cache)
     near = near_photos(bench.flickr8k, given.near)
-    rows = np.concatenate(list(rows_near(near, given.rows)))
+    made = np.concatenate(list(rows_near(near, given.rows)))
+    rows = made.astype(np.float16).astype(np.float32)  # as a catalog keeps them
     asked = embed(questions(bench.flickr8k)[: given.recall_queries], Modality.TEXT)
     exact = [set(top(rows, row, 10).tolist()) for row in asked]
     files = [bench.work / name for name in ("rows.npy", "asked.npy")]
