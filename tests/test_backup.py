@@ -45,6 +45,18 @@ def test_a_backup_opens_as_a_library(three, tmp_path):
         assert everything(copy) == everything(three)
 
 
+def test_row_6_a_backup_is_durable_before_it_has_its_name(three, tmp_path, monkeypatch):
+    """Row 6: the file is synced under another name, and its folder when it has the right one."""
+    there, synced = tmp_path / "away" / "library.db", []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(
+        (os.path.basename(os.readlink(f"/proc/self/fd/{file}")), there.exists())
+    ))  # fmt: skip
+    three.backup(there.parent)
+    named = [name for name, is_there in synced if not is_there]
+    assert "library.db.new" in named
+    assert ("away", True) in synced
+
+
 def test_row_26_a_backup_beside_a_writer_is_one_state(three, tmp_path):
     """Row 26: pairs that a writer only ever changes together are together in every backup."""
     stop = threading.Event()

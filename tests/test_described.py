@@ -402,6 +402,10 @@ def test_row_46_a_worker_that_lies_about_a_file_is_not_believed(lie):
     assert _metadata(dict(honest)) == Metadata(
         taken=1, camera="One", captions=(Caption("exif", "a b c"),)
     )
+    least, most = -(2**63), 2**63 - 1
+    assert _metadata({"captions": [], "taken": least, "iso": most}) == Metadata(
+        taken=least, iso=most
+    )
     with pytest.raises((ValueError, TypeError)):
         _metadata(honest | lie)
 

@@ -9,7 +9,8 @@ import pytest
 from conftest import FakeEncoder
 
 import mmsearch
-from mmsearch.encoding import Encoding, usable
+from mmsearch import encoding as encodings
+from mmsearch.encoding import COMMIT_SECONDS, Commits, Encoding, usable
 from mmsearch.records import Modality, Report
 
 _LONG = 60.0  # seconds: never waited for where the test passes
@@ -102,3 +103,15 @@ def test_files_are_taken_while_the_encoder_computes(tmp_path, photos, encoder, m
     with mmsearch.open_library(tmp_path / "index", workers=1) as library:
         assert library.index(photos).encoded == 70
     assert held.met
+
+
+def test_a_commit_is_due_with_a_batch_or_late(monkeypatch):
+    """Late is what has waited for more than so many seconds since the last one."""
+    now = [100.0]
+    monkeypatch.setattr(encodings.time, "monotonic", lambda: now[0])
+    commits = Commits(3)
+    assert [commits.are_due(waiting) for waiting in (0, 2, 3)] == [False, False, True]
+    now[0] += COMMIT_SECONDS
+    assert (commits.are_late(), commits.are_due(2)) == (False, False)
+    now[0] += 0.5
+    assert (commits.are_late(), commits.are_due(2), commits.are_due(0)) == (True, True, False)

@@ -354,6 +354,16 @@ def test_row_16_rows_with_values_of_another_kind_are_counted(many):
         assert dict(remains.lost) == {"files": 2}
 
 
+def test_row_16_what_was_lost_is_told(many):
+    """Row 16: how many rows of which table, and how many files are read again for it."""
+    names = "(CAST('03.png' AS BLOB), CAST('05.png' AS BLOB))"
+    theirs = f"content_id IN (SELECT content_id FROM files WHERE name IN {names})"
+    run(many, f"UPDATE vectors SET crc = crc + 1 WHERE {theirs}")
+    told = many.repair().steps
+    assert told[1].endswith(": 59 files, without damaged rows (2 of vectors)")
+    assert told[2].startswith("have 2 files read again: ")
+
+
 @pytest.mark.parametrize("left", [30, 0])
 def test_ids_are_not_given_twice(many, photos, left):
     """The highest id that was ever given is remembered, of what is gone too, and where nothing is

@@ -243,6 +243,16 @@ def test_how_a_worker_ended(tmp_path, code, how):
     assert outcome.state == Stat.of(path.stat()).figures
 
 
+def test_a_worker_that_was_slow_once_is_not_so_for_ever(tmp_path):
+    """The next file that its process dies over has crashed."""
+    worker = Worker(WANTS, LIMITS, spawned)
+    worker._overdue, found = True, []
+    for _ in range(2):
+        worker._process = Spoken([])
+        found.append(worker.ask(JOB, lambda piece: True).reason)
+    assert found == [Reason.TIMED_OUT, Reason.CRASHED]
+
+
 def test_a_worker_that_cannot_even_be_killed(monkeypatch):
     """One that hangs in a dead disk's system call is not waited for any longer than 5 seconds."""
     worker = Worker(WANTS, LIMITS, spawned)
