@@ -17,6 +17,7 @@ from conftest import FakeEncoder, inject, items_by_words, matched
 from fixtures import make_library
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
 
 import mmsearch
 from mmsearch.catalog import Catalog, Content, session, tables
@@ -821,14 +822,17 @@ def test_row_6_the_name_of_a_log_is_durable_before_it_is_used(tmp_path, monkeypa
     log = tmp_path / "library.db-wal"
     assert not log.exists()
 
+    seen = []
+
     def sync_folder(folder):
-        assert (folder, log.stat().st_size) == (str(tmp_path), 0)
+        seen.append((folder, log.exists() and log.stat().st_size == 0))
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
         patch.setattr("mmsearch.catalog.connection.sync_folder", sync_folder)
         with pytest.raises(StorageFailed, match="the disk reported an error"):
             Catalog.open(path, write=True)
+    assert seen == [(str(tmp_path), True)]
     assert not log.exists()
     with Catalog.open(path, write=True) as catalog, catalog.transaction():
         catalog.put_setting("key", "value")
@@ -844,6 +848,23 @@ def test_row_6_a_new_library_is_durable_before_it_has_its_name(tmp_path, monkeyp
     Catalog.create(path).close()
     assert synced[0] == ("library.db.new", False)
     assert (tmp_path.name, True) in synced[1:]
+
+
+def test_an_error_while_closing_hides_no_other(tmp_path, monkeypatch):
+    """It is one of the disk where nothing else went wrong."""
+    path = tmp_path / "library.db"
+    Catalog.create(path).close()
+    dispose = session.connections.dispose
+
+    def failing(connection):
+        dispose(connection)
+        raise OperationalError("", {}, sqlite3.OperationalError("disk I/O error"))
+
+    monkeypatch.setattr(session.connections, "dispose", failing)
+    with pytest.raises(MmsearchError, match=r"library\.db"), Catalog.open(path):
+        pass
+    with pytest.raises(KeyError), Catalog.open(path):
+        raise KeyError("what the caller did")
 
 
 def test_row_16_a_value_of_another_kind(tmp_path):

@@ -37,6 +37,7 @@ def test_parcels_come_back_in_order_and_whole():
         calls = [(encoder, Modality.TEXT, some)] if some else []
         encoding.send(f"parcel {number}", calls)
     assert (len(encoding), encoding.tags) == (3, ["parcel 0", "parcel 1", "parcel 2"])
+    assert encoding.waited == 0
     encoder.go.set()
     for number, some in enumerate(texts):
         tag, rows = encoding.take()

@@ -982,6 +982,30 @@ def test_progress_reaches_its_end(library, photos):
     assert all(step.committed <= step.done <= step.total for step in steps)
 
 
+def test_status_counts_what_was_skipped_and_what_failed(library, photos):
+    """A sidecar is neither."""
+    photos.paint("red.png", "red")
+    (photos / "red.txt").write_text("a red square")
+    (photos / "table.csv").write_text("1, 2")
+    (photos / "other.csv").write_text("3, 4")
+    (photos / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    library.index(photos)
+    status = library.status()
+    assert (status["files"], status["skipped"], status["failed"]) == (1, 2, 1)
+
+
+def test_a_filter_is_asked_of_what_is_there_now(library, photos):
+    """What it kept before is not remembered once the library has changed."""
+    photos.paint("red.png", "red", (8, 8))
+    library.index(photos)
+    wide = "width = 8"
+    assert {hit.path.name for hit in library.query("red", where=wide)} == {"red.png"}
+    photos.paint("crimson.png", (240, 0, 0), (8, 8))
+    with mmsearch.open_library(library.folder, workers=1) as writer:
+        writer.index(photos)
+    assert {hit.path.name for hit in library.query("red", where=wide)} == {"red.png", "crimson.png"}
+
+
 def test_a_stopped_run_keeps_what_it_committed(tmp_path, photos, encoder):
     """Interrupted: no file is gone, what was committed is found, the next run does the rest."""
     for number in range(60):

@@ -21,6 +21,7 @@ from mmsearch.decoding.reading import cap_memory
 from mmsearch.decoding.worker import Worker
 from mmsearch.files import Stat
 from mmsearch.records import AudioInput, ImageInput, Reason
+from mmsearch.settings import Settings
 
 WANTS = Wants(ImageInput(4), AudioInput(rate=8000, window=2.0), text=True)
 LIMITS = Limits(timeout=60, max_megapixels=64, max_file_mb=100)
@@ -82,11 +83,11 @@ def test_the_cap_of_memory_is_worked_out_from_the_limits(monkeypatch):
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: put.update({kind: pair}))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (5, resource.RLIM_INFINITY))
-    cap_memory(Limits(1, 2.0, 3.0))
+    cap_memory(Limits(1, 200.0, 300.0))
     now = pages * os.sysconf("SC_PAGE_SIZE")
     cap, hard = put[resource.RLIMIT_AS]
     assert hard == resource.RLIM_INFINITY
-    assert cap - now == pytest.approx(6e6 + 20e6 + 2**28, abs=64e6)
+    assert cap - now == pytest.approx(6e8 + 20e8 + 2**28, abs=64e6)
     assert put[resource.RLIMIT_CORE] == (0, 0)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (5, 1000))
     cap_memory(LIMITS)
@@ -325,6 +326,31 @@ def test_a_file_that_changed_while_it_was_read_is_read_once_more(scripted, photo
             "once.png", "twice.png", "never.png",
         }  # fmt: skip
         assert library.check() == []
+
+
+@pytest.mark.parametrize(
+    "reason, raised",
+    [
+        (Reason.TIMED_OUT, {"timeout": 31.0}), (Reason.OVER_BUDGET, {"max_megapixels": 65.0}),
+        (Reason.OVER_BUDGET, {"max_hours": 25.0}), (Reason.TOO_LARGE, {"max_file_mb": 257.0}),
+        (Reason.TOO_LARGE, {"max_hours": 25.0}), (Reason.TOO_LARGE, {"max_text_mb": 17.0}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_was_over_a_limit_is_read_when_that_is_raised(scripted, photos, reason, raised):
+    """And not before: by the usual limits it is refused for good."""
+    (name, limit), usual = *raised.items(), Settings()
+    assert limit > getattr(usual, name)
+    photos.paint("red.png", "red")
+
+    def refused(answer):
+        return Outcome(answer.job, answer.state, reason=reason, message="too much")
+
+    with scripted({b"red.png": [refused]}) as library:
+        assert len(library.index(photos).failures) == 1
+        assert (library.index(photos).added, library.status()["failed"]) == (0, 1)
+    with scripted({}, **raised) as library:
+        assert library.index(photos).added == 1
 
 
 def test_a_file_that_was_given_up_is_read_by_the_same_run(scripted, photos):
