@@ -210,6 +210,7 @@ FIRST = {
     "other bytes": lambda page: random.Random(1).randbytes(PAGE),
     "no header": lambda page: bytes(100) + page[100:],
     "no list of tables": lambda page: page[:100] + bytes(PAGE - 100),
+    "an empty list": lambda page: page[:100] + b"\x0d\0\0\0\0\x10\0\0" + bytes(PAGE - 108),
 }
 
 
