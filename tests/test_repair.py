@@ -134,6 +134,24 @@ def test_a_lost_caption_is_read_again(many, encoder):
     assert many.check() == []
 
 
+def test_lost_captions_of_copies_are_read_again_one_by_one(library, photos):
+    """Of the other as well, when what the content says of itself is known again by the first."""
+    photos.paint("a.png", "red")
+    shutil.copy(photos / "a.png", photos / "b.png")
+    (photos / "a.txt").write_text("the first one")
+    (photos / "b.txt").write_text("the second one")
+    library.index(photos)
+    library.close()
+    run(library, "DELETE FROM parts WHERE text LIKE 'the % one'")
+    library.repair()
+    told = [library.status()["captions"]]
+    for given in ([photos / "a.png"], []):
+        library.index(*given)
+        told.append(library.status()["captions"])
+    assert told == [0, 1, 2]
+    assert library.check() == []
+
+
 WORDS = {
     "a word": "UPDATE keywords_content SET c0 = 'other' WHERE id = 3",
     "a row": "DELETE FROM keywords_content WHERE id = 3",
