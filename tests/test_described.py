@@ -273,6 +273,21 @@ def test_row_1_a_picture_and_its_captions_are_written_as_one(library, photos, mo
 # -- lists ---------------------------------------------------------------------------------
 
 
+def test_lists_of_all_folders_above_caption_a_file(library, photos):
+    """Each of them, whichever folder in between has one of its own."""
+    for folder in ("", "a/", "a/b/c/"):
+        (photos / folder).mkdir(parents=True, exist_ok=True)
+    photos.paint("a/b/c/red.png", "red")
+    photos.paint("a/b/green.png", "green")
+    (photos / "captions.csv").write_text(
+        "file,caption\na/b/c/red.png,from the top\na/b/green.png,the top too\n"
+    )
+    (photos / "a" / "captions.csv").write_text("file,caption\nb/c/red.png,from below\n")
+    library.index(photos)
+    assert library.status()["captions"] == 3
+    assert library.check() == []
+
+
 def test_a_list_captions_its_folder_and_below(library, photos, encoder):
     """A row a caption; when the list changes, what it says changes, and nothing is encoded."""
     for name in ("a.png", "sub/b.png", "sub/c.png"):

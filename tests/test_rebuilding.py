@@ -120,6 +120,7 @@ def test_a_first_cache_that_was_announced_is_outdated_like_any(library):
         with catalog.transaction():
             catalog._connection.exec_driver_sql("DELETE FROM caches")
         space = Space(catalog, folder / "cache", catalog.spaces()[0])
+        assert space.large() is True
         for _ in range(2):
             space.announce()
             assert catalog.cache(space.id)["generation"] == 0
