@@ -31,7 +31,7 @@ class Scope:
 class Pending:
     """A file to read: new, changed, or worth another try.
 
-    `content_id` and `gone` say what the catalog has under this path, `seen` that it has it.
+    `content_id` and `gone` say what the catalog has under this path.
     `familiar`: some indexed file has as many bytes, so that the content may be known.
     `beside` are the sidecars that caption it, `mark` the number of their state. `file_id` is
     set when these alone have changed, and the file itself need not be read. `sidecar`: it is
@@ -39,7 +39,6 @@ class Pending:
     """
 
     path: bytes
-    seen: bool
     content_id: int | None
     gone: bool
     familiar: bool
@@ -248,9 +247,9 @@ def _pending(
 ) -> Pending:
     beside, mark = sidecars.paths, sidecars.mark
     if known is None:
-        return Pending(path, False, None, False, familiar, beside, mark)
+        return Pending(path, None, False, familiar, beside, mark)
     return Pending(
-        path, True, known.content_id, known.gone, familiar, beside, mark, file_id
+        path, known.content_id, known.gone, familiar, beside, mark, file_id
     )  # fmt: skip
 
 
