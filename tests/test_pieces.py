@@ -17,6 +17,7 @@ from hostile import encoded_sound
 import mmsearch
 from mmsearch.decoding import DecoderPool, Job, Limits, Outcome, Piece, Wants
 from mmsearch.files import Stat
+from mmsearch.parcels import Parcels
 from mmsearch.records import AudioInput, Modality, Reason
 
 HERTZ = {"red": 200, "green": 1000, "blue": 3000}  # what the fake encoder hears as colours
@@ -327,3 +328,19 @@ def test_row_34_a_sound_that_is_rewritten_before_it_is_begun_again(library, phot
     assert figures(library) == {"files": 1, "gone": 0, "items": 2, "vectors": 2}
     with closing(sqlite3.connect(library.folder / "library.db")) as database:
         assert database.execute("select digest from contents").fetchall() == [(b"e" * 32,)]
+
+
+def test_rows_of_files_that_more_comes_of_are_kept_when_others_are_written():
+    """Those of others would fill the memory; a sound that is under way would be encoded anew."""
+    parcels = Parcels({}, None, 8)
+    parcels._owners = {b"whole": b"/a.wav", b"begun": b"/b.wav"}
+    parcels._begun = {b"/b.wav": b"begun"}
+    parcels.rows = {b"whole": [], b"begun": []}
+    parcels._sent.update({b"whole": 1, b"begun": 2})
+    try:
+        parcels.forget()
+        assert parcels._owners == {b"begun": b"/b.wav"}
+        assert parcels.rows == {b"begun": []}
+        assert parcels._sent == {b"begun": 2}
+    finally:
+        parcels.close()

@@ -383,6 +383,24 @@ def test_row_16_what_was_lost_is_told(many):
     assert told[2].startswith("have 2 files read again: ")
 
 
+def test_a_stretch_is_hopeless_by_its_own_keys(tmp_path):
+    """Some from its first to its last are tried, and none beside it."""
+    tried = []
+
+    class Raw:
+        def execute(self, query, keys):
+            tried.append(keys)
+            raise sqlite3.DatabaseError("malformed")
+
+    (tmp_path / "none.db").touch()
+    remains = Remains(tmp_path / "none.db")
+    remains._raw = Raw()
+    assert remains._is_hopeless("?", 10_000, 20_000)
+    keys = [low for low, high in tried if low == high]
+    assert (keys[0], keys[-1], len(keys), keys == sorted(keys)) == (10_000, 20_000, 64, True)
+    assert not remains._is_hopeless("?", 10_000, 10_100)  # so few are tried one by one
+
+
 @pytest.mark.parametrize("left", [30, 0])
 def test_ids_are_not_given_twice(many, photos, left):
     """The highest id that was ever given is remembered, of what is gone too, and where nothing is
