@@ -99,7 +99,7 @@ class Attempts:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = str(folder)
         tempfile.tempdir = str(folder)
-        if mutant is not None and not mutant.file.endswith("__init__.py"):
+        if mutant is not None:
             paths = [in_children(mutant, folder), *filter(None, [os.environ.get("PYTHONPATH")])]
             os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         return folder

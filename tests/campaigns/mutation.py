@@ -16,7 +16,6 @@ import importlib
 import importlib.abc
 import importlib.util
 import inspect
-import marshal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -222,37 +221,15 @@ class Substitute(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self._code, module.__dict__)
 
 
-_CHILDREN = """
-import importlib.util
-import marshal
-import sys
-
-
-class Substitute:
-    find_spec = staticmethod(
-        lambda name, path=None, target=None: importlib.util.spec_from_file_location(
-            name, {path!r}, loader=Substitute
-        ) if name == {name!r} else None
-    )
-    create_module = staticmethod(lambda spec: None)
-
-    @staticmethod
-    def exec_module(module):
-        with open({code!r}, "rb") as file:
-            exec(marshal.load(file), module.__dict__)
-
-
-sys.meta_path.insert(0, Substitute)
-"""
-
-
 def in_children(mutant: Mutant, folder: Path) -> str:
-    """Write a sitecustomize with which another Python imports the mutant; where, for PYTHONPATH.
-
-    Of a file that is no package: its folder would have to be told.
-    """
-    code = folder / "mutant"
-    code.write_bytes(marshal.dumps(mutated(mutant)))
-    told = {"path": str(ROOT / mutant.file), "name": module_name(mutant.file), "code": str(code)}
-    (folder / "sitecustomize.py").write_text(_CHILDREN.format(**told), encoding="utf-8")
+    """Write a sitecustomize with which another Python imports the mutant; where, for PYTHONPATH."""
+    tests = str(ROOT / "tests")
+    lines = [
+        "import sys",
+        f"sys.path.insert(0, {tests!r})",
+        "from campaigns.mutation import Mutant, Substitute",
+        f"sys.path.remove({tests!r})",
+        f"sys.meta_path.insert(0, Substitute({mutant!r}))",
+    ]
+    (folder / "sitecustomize.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return str(folder)
