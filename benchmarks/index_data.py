@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def prepare(name: str, folder: Path, real: Path | None) -> Data:
         made = Synthetic(dim)
         blocks, texts, fresh = made.pictures(count), made.texts(TUNING + ASKED), made.fresh(ASKED)
     if not (folder / "rows.matrix").exists():
-        _write(folder, blocks, count, dim)
+        write_rows(folder, blocks, count, dim)
     for kind, queries in (
         ("tune", texts[:TUNING]), ("text", texts[TUNING : TUNING + ASKED]),
         ("image", fresh[:ASKED]),
@@ -117,7 +117,9 @@ def recall(
     return hits / truth.size
 
 
-def _write(folder: Path, blocks: Iterator[NDArray[np.float32]], count: int, dim: int) -> None:
+def write_rows(folder: Path, blocks: Iterable[NDArray[np.float32]], count: int, dim: int) -> Matrix:
+    """The matrix file of these rows, with ids from 1, as a library of so many has it."""
+
     def rows() -> Iterator[Rows]:
         start = 0
         for block in blocks:
@@ -126,5 +128,6 @@ def _write(folder: Path, blocks: Iterator[NDArray[np.float32]], count: int, dim:
             yield Rows(np.arange(start + 1, start + 1 + size), block, *nothing)
             start += size
 
-    half = count >= INDEX_FROM_ROWS  # as a library has it
-    write_matrix(str(folder / "rows.matrix"), rows(), count, dim, 1, count, "0" * 64, half=half)
+    path, half = str(folder / "rows.matrix"), count >= INDEX_FROM_ROWS
+    write_matrix(path, rows(), count, dim, 1, count, "0" * 64, half=half)
+    return open_matrix(path)

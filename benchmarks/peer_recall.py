@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from index_data import write_rows
 from latency import top
 from made import near_photos, questions, rows_near
 from measuring import run, timed
@@ -16,9 +17,8 @@ from peer_bench import BUILTIN, Bench
 from peer_programs import PROGRAMS, environment
 
 from mmsearch.embedding import embed
-from mmsearch.records import Modality, Rows
+from mmsearch.records import Modality
 from mmsearch.vectors import Engine, VectorStore, build_index, choose, open_store
-from mmsearch.vectors.matrix import open_matrix, write_matrix
 
 
 def recall(bench: Bench) -> dict[str, Any]:
@@ -54,19 +54,14 @@ def recall(bench: Bench) -> dict[str, Any]:
 
 def _ours(work: Path, rows: Any, asked: Any, exact: Sequence[set[int]]) -> dict[str, Any]:
     """As a library of so many pictures is searched."""
-    count, dim = rows.shape
-    ids = np.arange(1, count + 1)
-    nothing = np.zeros(count, np.uint8), np.zeros(count, np.float32)
-    whole = Rows(ids, rows, *nothing)
-    path, plan = str(work / "rows.matrix"), choose(count, dim)
-    indexed = plan.engine is not Engine.PLAIN
+    plan = choose(*rows.shape)
     opened: list[VectorStore] = []
 
     def build() -> None:
-        write_matrix(path, iter([whole]), count, dim, 1, count, "0" * 64, half=indexed)
-        matrix = open_matrix(path)
-        index = build_index(str(work / "rows.index"), matrix, plan, {})[0] if indexed else None
-        opened.append(open_store("auto", dim, matrix, index))
+        matrix, index = write_rows(work, [rows], *rows.shape), None
+        if plan.engine is not Engine.PLAIN:
+            index, _ = build_index(str(work / "rows.index"), matrix, plan, {})
+        opened.append(open_store("auto", rows.shape[1], matrix, index))
 
     built = timed(build)
     (store,) = opened
