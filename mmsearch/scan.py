@@ -248,9 +248,7 @@ def _pending(
     beside, mark = sidecars.paths, sidecars.mark
     if known is None:
         return Pending(path, None, False, familiar, beside, mark)
-    return Pending(
-        path, known.content_id, known.gone, familiar, beside, mark, file_id
-    )  # fmt: skip
+    return Pending(path, known.content_id, known.gone, familiar, beside, mark, file_id)
 
 
 def _lists_above(folder: bytes, top: bytes) -> Iterator[Found]:

@@ -208,7 +208,7 @@ class StagedStore(FaissStore):
     @staticmethod
     def _shared_out(look: Callable[..., tuple[Any, ...]], *queries: Any) -> tuple[Any, ...]:
         """What `look` finds of queries, and of what goes with each of them; every thread looks at
-        some of them, from the first stage to the last.
+        some of them.
         """
 
         def alone(*some: Any) -> tuple[Any, ...]:
