@@ -314,3 +314,13 @@ def one_thread() -> Iterator[None]:
     faiss.omp_set_num_threads(1)
     yield
     faiss.omp_set_num_threads(usual)
+
+
+@pytest.fixture
+def on_fsync(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object]], None]:
+    """A function: from then on, have this one told the path of what is synced, in its place."""
+
+    def listen(told: Callable[[str], object]) -> None:
+        monkeypatch.setattr(os, "fsync", lambda file: told(os.readlink(f"/proc/self/fd/{file}")))
+
+    return listen

@@ -45,12 +45,10 @@ def test_a_backup_opens_as_a_library(three, tmp_path):
         assert everything(copy) == everything(three)
 
 
-def test_row_6_a_backup_is_durable_before_it_has_its_name(three, tmp_path, monkeypatch):
+def test_row_6_a_backup_is_durable_before_it_has_its_name(three, tmp_path, on_fsync):
     """Row 6: the file is synced under another name, and its folder when it has the right one."""
     there, synced = tmp_path / "away" / "library.db", []
-    monkeypatch.setattr(os, "fsync", lambda file: synced.append(
-        (os.path.basename(os.readlink(f"/proc/self/fd/{file}")), there.exists())
-    ))  # fmt: skip
+    on_fsync(lambda path: synced.append((os.path.basename(path), there.exists())))
     three.backup(there.parent)
     named = [name for name, is_there in synced if not is_there]
     assert "library.db.new" in named

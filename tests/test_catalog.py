@@ -838,13 +838,10 @@ def test_row_6_the_name_of_a_log_is_durable_before_it_is_used(tmp_path, monkeypa
         catalog.put_setting("key", "value")
 
 
-def test_row_6_a_new_library_is_durable_before_it_has_its_name(tmp_path, monkeypatch):
+def test_row_6_a_new_library_is_durable_before_it_has_its_name(tmp_path, on_fsync):
     """Row 6: first the file under another name, then its folder with the right one."""
-    synced = []
-    monkeypatch.setattr(os, "fsync", lambda file: synced.append(
-        (os.path.basename(os.readlink(f"/proc/self/fd/{file}")), os.path.exists(path))
-    ))  # fmt: skip
-    path = tmp_path / "library.db"
+    path, synced = tmp_path / "library.db", []
+    on_fsync(lambda synced_path: synced.append((os.path.basename(synced_path), path.exists())))
     Catalog.create(path).close()
     assert synced[0] == ("library.db.new", False)
     assert (tmp_path.name, True) in synced[1:]

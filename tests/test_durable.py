@@ -76,12 +76,10 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path):
     assert os.listdir(tmp_path) == ["long"]
 
 
-def test_a_folder_is_synced_where_that_can_be(tmp_path, monkeypatch):
+def test_a_folder_is_synced_where_that_can_be(tmp_path, monkeypatch, on_fsync):
     """Not where it may not be listed, nor on a system that does not let folders be opened."""
     synced = []
-    monkeypatch.setattr(
-        os, "fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}"))
-    )
+    on_fsync(synced.append)
     before = os.listdir("/proc/self/fd")
     durable.sync_folder(str(tmp_path))
     assert synced == [str(tmp_path)]
@@ -101,12 +99,10 @@ def test_a_folder_is_synced_where_that_can_be(tmp_path, monkeypatch):
         durable.sync_folder(str(tmp_path / "nowhere"))
 
 
-def test_row_6_a_name_is_durable_once_it_is_given(tmp_path, monkeypatch):
+def test_row_6_a_name_is_durable_once_it_is_given(tmp_path, on_fsync):
     """Row 6: a power cut must not take it again: its folder is synced behind it."""
     there = []
-    monkeypatch.setattr(os, "fsync", lambda file: there.append(
-        (os.readlink(f"/proc/self/fd/{file}"), sorted(os.listdir(tmp_path)))
-    ))  # fmt: skip
+    on_fsync(lambda path: there.append((path, sorted(os.listdir(tmp_path)))))
     (tmp_path / "new").touch()
     durable.replace(str(tmp_path / "new"), str(tmp_path / "name"))
     assert there == [(str(tmp_path), ["name"])]
