@@ -14,7 +14,7 @@ from typing import Any
 
 import faiss
 import numpy as np
-from index_data import TUNING, Data, K, recall
+from index_data import Data, K, recall
 from numpy.typing import NDArray
 
 from mmsearch.vectors.faiss import multiply_matrices
@@ -69,12 +69,23 @@ def opened(name: str, data: Data) -> Any:
     return faiss.read_index(str(data.folder / f"{name}.faiss"))
 
 
-def tuned(name: str, index: Any, data: Data, target: float) -> tuple[str, float]:
-    """Set the least parameter that reaches the target on the texts to tune on; say which."""
+def tuned(name: str, index: Any, data: Data, target: float) -> str:
+    """Set the least parameter that reaches the target on the texts to tune on, once and for all
+    turns; say which.
+    """
     if name == "faiss-flat":
-        return "Flat", 1.0
-    half = TUNING // 2  # as ours is
-    asked, truth = data.queries("tune")[:half], data.truth("tune")[:half]
+        return "Flat"
+    state = data.folder / f"{name}.json"
+    told = json.loads(state.read_text())
+    if "tuned" not in told:
+        told["tuned"] = _least(name, index, data, target)
+        state.write_text(json.dumps(told))
+    _parameter(name, index)(told["tuned"])
+    return f"{'efSearch' if name == 'faiss-hnsw32' else 'nprobe'}={told['tuned']}"
+
+
+def _least(name: str, index: Any, data: Data, target: float) -> int:
+    asked, truth = data.queries("tune")[::2], data.truth("tune")[::2]  # as ours is
     set_parameter = _parameter(name, index)
 
     def reached(value: int) -> float:
@@ -91,8 +102,7 @@ def tuned(name: str, index: Any, data: Data, target: float) -> tuple[str, float]
             high = middle
         else:
             low = middle + 1
-    at = reached(ladder[low])
-    return f"{'efSearch' if name == 'faiss-hnsw32' else 'nprobe'}={ladder[low]}", at
+    return ladder[low]
 
 
 def _parameter(name: str, index: Any) -> Callable[[int], None]:

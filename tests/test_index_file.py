@@ -145,7 +145,7 @@ def test_the_layout_is_the_documented_one(made):
     rows, matrix, path, _ = made
     raw = Path(path).read_bytes()
     magic, version, dim, count, generation, last_id, mark, ids, _ = HEADER.unpack_from(raw)
-    assert (magic, version, dim, count) == (b"MMSINDEX", 2, DIM, ROWS)
+    assert (magic, version, dim, count) == (b"MMSINDEX", 3, DIM, ROWS)
     assert (generation, last_id, mark.decode()) == (1, matrix.last_id, MARK)
     assert ids == hashlib.sha256(matrix.rows.ids.tobytes()).digest()
     _, said = described(raw)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from mmsearch import durable
 from mmsearch.vectors.codebook import Codebook
 from mmsearch.vectors.codes import IndexFile, IndexWriter, open_index
 from mmsearch.vectors.faiss import faiss, written_by
-from mmsearch.vectors.lists import build_lists
+from mmsearch.vectors.lists import build_lists, description
 from mmsearch.vectors.matrix import singles
 from mmsearch.vectors.planning import Engine, Plan, choose, lists_of, parts_of
 from mmsearch.vectors.rounded import Rounded, round_rows, step_of
@@ -29,7 +30,7 @@ _TRAINED_ON = 65_536
 _ROUNDS = 10  # of k-means: lists are no better after 25
 _COARSE = 400  # rows that lists and graphs choose where there is nothing to tune them with
 _EXACT = 256  # queries that are enough where every row is looked at
-_PROVED = 64  # true answers that are also had by multiplying every row
+_PROVED = 32  # true answers that are also had by multiplying every row
 _TOGETHER = 512  # queries whose true answers are looked for at once
 
 
@@ -38,7 +39,7 @@ def build_index(
 ) -> tuple[IndexFile, str]:
     """Write the index of a matrix under `path`; return it, opened, and the file's SHA-256.
 
-    `queries` are (n, dim) unit rows of "text" and perhaps "image". Half of the texts set what is
+    `queries` are (n, dim) unit rows of "text" and perhaps "image". Every second text sets what is
     not exact, the rest are measured with: two thousand of them, if the figures are to be trusted;
     without texts, pictures set it. An engine that falls short of its target is replaced by the
     exact one, and the index's `note` says so. Raises OSError, and ValueError when FAISS does not
@@ -57,10 +58,7 @@ def build_index(
             path, matrix.generation, matrix.fingerprint, matrix.last_id, plan, {}, {}, "",
             Rounded(held, mean, step), np.empty(0, np.uint8), pages,
         )  # fmt: skip
-        asked = {}
-        for kind, some in queries.items():
-            sets = not plan.exact and (kind == "text" or not len(queries.get("text", ())))
-            asked[kind] = _Asked.of(some, sets, matrix, draft)
+        asked = _asked(queries, matrix, draft)
         codes = _trained(plan, matrix, sample)
         draft = _settled(draft, matrix, codes, asked)
         if draft.note:  # it fell short
@@ -76,8 +74,7 @@ def build_index(
     return open_index(path, matrix), sha256
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """Queries of one kind: those that set an index, and fresh ones that measure it."""
 
     setting: Vectors
@@ -85,15 +82,28 @@ class _Asked:
     fresh: Vectors
     fresh_truth: Truth
 
-    @classmethod
-    def of(cls, queries: Vectors, sets: bool, matrix: Matrix, draft: IndexFile) -> _Asked:
-        """The two halves of these queries; the first is empty where they are not to set it."""
-        half = len(queries) // 2
-        used, first = queries, half
-        if not sets:
-            used, first = queries[half:][: _EXACT if draft.plan.exact else None], 0
-        truth = _truth(matrix, draft, used)
-        return cls(used[:first], truth.part(0, first), used[first:], truth.part(first, None))
+
+def _asked(queries: Mapping[str, Vectors], matrix: Matrix, draft: IndexFile) -> dict[str, _Asked]:
+    """Two halves of these queries; the first is empty where they are not to set anything. They
+    alternate: what stands together in a library is often alike.
+    """
+    halves = {}
+    for kind, some in queries.items():
+        sets = not draft.plan.exact and (kind == "text" or not len(queries.get("text", ())))
+        fresh = some[1::2][: _EXACT if draft.plan.exact else None]
+        halves[kind] = some[::2] if sets else some[:0], fresh
+    if not halves:
+        return {}
+    # every row is looked at once for all of them
+    truth = _truth(matrix, draft, np.concatenate([*itertools.chain(*halves.values())]))
+    asked, start = {}, 0
+    for kind, (setting, fresh) in halves.items():
+        middle = start + len(setting)
+        end = middle + len(fresh)
+        parts = truth.part(start, middle), truth.part(middle, end)
+        asked[kind] = _Asked(setting, parts[0], fresh, parts[1])
+        start = end
+    return asked
 
 
 def _truth(matrix: Matrix, draft: IndexFile, queries: Vectors) -> Truth:
@@ -183,7 +193,9 @@ def _settled(
 ) -> IndexFile:
     """What this index is with its settings and figures, or with a note and the exact plan."""
     plan = draft.plan
-    draft = replace(draft, settings={} if plan.exact else {"coarse": _COARSE})
+    if plan.engine is Engine.PARTITIONED:  # of as many parts as these rows need
+        plan = replace(plan, factory=description(codes))
+    draft = replace(draft, plan=plan, settings={} if plan.exact else {"coarse": _COARSE})
     store = StagedStore(matrix, draft, codes)
     if not plan.exact:
         setting = [asked[kind] for kind in ("text", "image") if kind in asked]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mmsearch.vectors.matrix import Matrix
 
 MAGIC = b"MMSINDEX"
-VERSION = 2
+VERSION = 3
 # magic, version, dim, rows, generation, last id, fingerprint, SHA-256 of the matrix's ids,
 # and where the description starts: it ends where the file does
 _HEADER = struct.Struct("<8sIIQQq64s32sQ")
@@ -52,7 +52,7 @@ class IndexFile:
     fingerprint: str
     last_id: int
     plan: Plan
-    settings: dict[str, int]
+    settings: dict[str, float]
     measured: dict[str, dict[str, float]]
     note: str
     rounded: Rounded
@@ -108,7 +108,7 @@ class IndexWriter:
         self,
         plan: Plan,
         step: float,
-        settings: dict[str, int],
+        settings: dict[str, float],
         measured: dict[str, dict[str, float]],
         note: str = "",
     ) -> str:

@@ -5,7 +5,8 @@ vary most are paired with those in which they vary least, after a principal comp
 (the parametric solution of optimized product quantization; Ge et al., "Optimized Product
 Quantization for Approximate Nearest Neighbor Search", 2013). Centres differ in the leading
 directions alone, a quarter of all: what the rest adds to a distance is nearly the same for every
-centre, and to train, to sort rows into lists and to choose a query's lists costs a quarter.
+centre, and to train, to sort rows into lists and to choose a query's lists costs a quarter. The
+directions in which rows hardly vary are in no code: what is found is scored again from whole rows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsearch.vectors.centres import Centres, gather
 from mmsearch.vectors.codebook import Codebook
 from mmsearch.vectors.faiss import faiss
 
@@ -25,90 +27,139 @@ if TYPE_CHECKING:
 
     Positions = NDArray[np.int64]
 
-ROUNDS = 6  # of k-means: lists are hardly better after ten
-PER_LIST = 32  # rows that it sees
-_MOST_TRAINED_ON = 131_072
 _ANALYSED = 16_384  # rows whose variance is looked at, at most
 # FAISS's way through the lists that keeps the best of a query in a reservoir, one query after the
 # other: four fifths of the time of heaps, or of all queries of a list at once
 _RESERVOIRS = 11
-_HEAPED = 40  # nearest lists that FAISS finds sooner than numpy
 _LEADING = 64  # directions in which centres differ, at least
+_ALL = 2**30  # beyond any product with a centre
+_VARIANCE = 0.97  # that codes hold, of all
+_TOGETHER = 4  # parts that the scan looks at together
+# Nanoseconds that a list takes, a byte of codes, and a row that is scored, with each of its bytes:
+# measured one by one on a processor with AVX-512. What counts is how they compare.
+_PER_LIST, _PER_BYTE, _PER_SCORED, _PER_BYTE_SCORED = 100.0, 0.055, 30.0, 0.25
 
 
 class Lists:
-    """An index of these lists, searched with `nprobe` of them."""
+    """An index of these lists. A query looks at those whose centres' products with it lie within
+    `gap` of the highest: at one list or at hundreds, as it needs (query-aware pruning; Chen et al.,
+    "SPANN: Highly-efficient Billion-scale Approximate Nearest Neighbor Search", 2021).
+    """
 
     def __init__(self, index: Any) -> None:
         self._index = index  # owns what is looked at below
+        self.gap = np.inf  # all of them, until it is set
         self._turn = _itself(faiss.downcast_VectorTransform(index.chain.at(0)))
         self.inner = _itself(faiss.downcast_index(index.index))
         self.inner.implem = _RESERVOIRS
         quantizer = _itself(faiss.downcast_index(self.inner.quantizer))
         centres = quantizer.reconstruct_n(0, self.inner.nlist)
         self._leading = np.flatnonzero(centres.any(axis=0))
-        self._centres = _transform(centres[:, self._leading])
-        self._flat = _itself(faiss.IndexFlatIP(len(self._leading)))
-        self._flat.add(np.ascontiguousarray(centres[:, self._leading]))
+        self._centres = Centres(centres[:, self._leading])
+        held = self.inner.invlists
+        self._sizes = np.array([held.list_size(number) for number in range(self.inner.nlist)])
 
     def search(self, queries: Vectors, k: int) -> tuple[Scores, Positions]:
         """(q, k) scores by codes, short of a constant of each query, and positions; -1 where there
         are fewer.
         """
         turned = self._turn.apply(queries)
-        near, lists = self._nearest(np.ascontiguousarray(turned[:, self._leading]))
-        found: tuple[Scores, Positions] = self.inner.search_preassigned(turned, k, lists, near)
+        near, lists = self._nearest(turned)
+        scores, places = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), int)
+        # of as many lists as these queries need: not so by its Python method
+        how: Any = faiss.SearchParametersIVF()
+        how.nprobe = lists.shape[1]
+        self.inner.search_preassigned_c(
+            len(queries), faiss.swig_ptr(turned), k, faiss.swig_ptr(lists), faiss.swig_ptr(near),
+            faiss.swig_ptr(scores), faiss.swig_ptr(places), False, how,
+        )  # fmt: skip
+        return scores, places
+
+    def gaps(self, queries: Vectors, places: Positions) -> NDArray[np.float32]:
+        """(q, k) gaps from which on (q, dim) queries look at the lists of rows at (q, k)."""
+        lists = np.empty(self.inner.ntotal, np.int64)
+        for number, size in enumerate(self._sizes):
+            if size:
+                ids = self.inner.invlists.get_ids(number)
+                lists[faiss.rev_swig_ptr(ids, int(size))] = number
+        near, units = self._centres.products(self._turn.apply(queries)[:, self._leading])
+        behind = near.max(axis=1, keepdims=True) - np.take_along_axis(near, lists[places], 1)
+        found: NDArray[np.float32] = behind * units
         return found
 
-    def _nearest(self, queries: Vectors) -> tuple[Scores, Positions]:
-        """(q, nprobe) products with the nearest centres, in no order, and their lists."""
-        probes = min(self.inner.nprobe, self.inner.nlist)
-        if probes <= _HEAPED:
-            heaped: tuple[Scores, Positions] = self._flat.search(queries, probes)
-            return heaped
-        near = self._centres.apply(queries)  # (q, lists)
-        lists = np.argpartition(near, -probes, axis=1)[:, -probes:]
-        return np.take_along_axis(near, lists, 1), lists
+    def cost(self, queries: Vectors, chosen: int) -> float:
+        """Nanoseconds of a query, on average, that chooses so many rows: counted, not timed, so
+        that nothing else on a machine has a say in what an index is set to.
+        """
+        near, _, least = self._within(self._turn.apply(queries))
+        on = near >= least
+        codes = (on @ self._sizes).mean() * self.inner.pq.M / 2
+        scored = chosen * (_PER_SCORED + _PER_BYTE_SCORED * self._turn.d_in)
+        return float(on.sum(axis=1).mean() * _PER_LIST + codes * _PER_BYTE + scored)
+
+    def _within(self, turned: Vectors) -> tuple[NDArray[np.int32], Vectors, NDArray[np.int32]]:
+        """(q, lists) products with all centres, in units that are (q, 1), and the (q, 1) least
+        of a list that is looked at.
+        """
+        near, units = self._centres.products(turned[:, self._leading])
+        gap = np.minimum(self.gap / units, _ALL).astype(np.int32)
+        return near, units, near.max(axis=1, keepdims=True) - gap
+
+    def _nearest(self, turned: Vectors) -> tuple[Scores, Positions]:
+        """(q, m) products with the centres within the gap, falling, and their lists; the highest
+        and -1 behind them.
+        """
+        near, units, least = self._within(turned)
+        query, lists = np.divmod(np.flatnonzero(near >= least), near.shape[1])
+        products = near[query, lists]
+        # falling, query by query: what the nearest lists hold leaves out most of the rest
+        order = np.argsort((query << 33) - products)
+        count = np.bincount(query, minlength=len(near))
+        at = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
+        found = np.full((len(near), count.max()), -1)
+        best = (near.max(axis=1, keepdims=True) * units).astype(np.float32)
+        scores = np.repeat(best, count.max(), axis=1)
+        found[query, at], scores[query, at] = lists[order], products[order] * units[query, 0]
+        return scores, found
 
 
 def build_lists(sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: int) -> Any:
-    """FAISS's index of blocks of (n, dim) rows, with codes of so many parts; `sample` are some of
-    the rows, evenly chosen.
+    """FAISS's index of blocks of (n, dim) rows, with codes of so many parts at most; `sample` are
+    some of the rows, evenly chosen.
     """
     dim = sample.shape[1]
     some = sample[:: -(-len(sample) // _ANALYSED)]
     spread = some - some.mean(axis=0)
-    directions = np.linalg.eigh(spread.T @ spread)[1][:, ::-1]  # variance falling
+    variance, directions = np.linalg.eigh(spread.T @ spread)  # rising
     leading = min(dim, max(_LEADING, dim // 4))
-    order = _balanced(dim, parts)
-    turn = np.ascontiguousarray(directions[:, order], np.float32)  # (dim, dim)
+    most = np.cumsum(variance[::-1]) / max(variance.sum(), 1e-30)
+    enough = max(leading, int(np.searchsorted(most, _VARIANCE)) + 1)
+    each = dim // parts
+    parts = min(parts, -(-enough // (_TOGETHER * each)) * _TOGETHER)
+    kept = parts * each
+    order = _balanced(kept, parts)
+    turn = np.ascontiguousarray(directions[:, ::-1][:, order], np.float32)  # (dim, kept)
     first = np.argsort(order)[:leading]  # where the leading directions are after it
     lists = min(lists, len(sample))
-    step = -(-len(sample) // min(_MOST_TRAINED_ON, PER_LIST * lists))
-    means: Any = faiss.Kmeans(
-        leading, lists, niter=ROUNDS, seed=1, spherical=True, min_points_per_centroid=1,
-        max_points_per_centroid=len(sample),
-    )  # fmt: skip
     # products by FAISS's BLAS, which shares its threads: those of numpy's would spin beside
     rotation, leading_ones = _transform(turn.T), _transform(turn[:, first].T)
-    rotation.is_orthonormal = True
-    means.train(leading_ones.apply(np.ascontiguousarray(sample[::step])))
-    centres = np.zeros((lists, dim), np.float32)
-    centres[:, first] = means.centroids
+    means = gather(leading_ones.apply(sample), lists)
+    centres = Centres(means)
 
     def placed(rows: Vectors) -> tuple[Positions, Vectors]:
         """(n,) lists of (n, dim) rows, and what is left of the turned rows there."""
         turned = rotation.apply(np.ascontiguousarray(rows))
-        own = np.ascontiguousarray(turned[:, first])
-        near = faiss.knn(own, means.centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)[1].ravel()
-        turned[:, first] -= means.centroids[near]
+        near = centres.nearest(turned[:, first])
+        turned[:, first] -= means[near]
         return near, turned
 
     book = Codebook(placed(some)[1], parts)
-    quantizer = faiss.IndexFlatIP(dim)
-    quantizer.add(centres)
+    quantizer = faiss.IndexFlatIP(kept)
+    whole = np.zeros((lists, kept), np.float32)
+    whole[:, first] = means
+    quantizer.add(whole)
     # into lists of plain codes: the packed ones, given their lists, hold nonsense (1.15.1)
-    codes: Any = faiss.IndexIVFPQ(quantizer, dim, lists, parts, 4, faiss.METRIC_INNER_PRODUCT)
+    codes: Any = faiss.IndexIVFPQ(quantizer, kept, lists, parts, 4, faiss.METRIC_INNER_PRODUCT)
     codes.pq, codes.is_trained = book.quantizer, True
     bytes_of_list, start = codes.coarse_code_size(), 0
     for block in blocks:
@@ -123,6 +174,12 @@ def build_lists(sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: i
     found: Any = faiss.IndexPreTransform(rotation, packed)
     found.referenced_objects = [rotation, packed, quantizer]
     return found
+
+
+def description(index: Any) -> str:
+    """What a factory string would say of an index of `build_lists`."""
+    lists = _itself(faiss.downcast_index(index.index))
+    return f"OPQ{lists.pq.M}_{lists.d},IVF{lists.nlist},PQ{lists.pq.M}x4fsr"
 
 
 def _transform(rows: Vectors) -> Any:

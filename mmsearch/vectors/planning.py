@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from math import log2
 
 # Below this, every row is multiplied with every query: nothing to build, nothing to tune.
 INDEX_FROM_ROWS = 50_000
@@ -12,6 +13,9 @@ INDEX_FROM_ROWS = 50_000
 PARTITION_FROM_ROWS = 2_000_000
 MANY = 0.98  # recall@10 that is kept from there on, where nothing is asked for
 EXACT = 0.999  # recall@10 of what is called exact: the codes decide what is looked at
+
+# Powers of two: with more lists, to sort rows into them takes longer than all else
+_LEAST_LISTS, _MOST_LISTS = 6, 13
 
 # Parts of a code that FAISS's kernels for GPUs know, the most first: each has a byte there.
 _ON_CARDS = (96, 64, 56, 48, 40, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1)
@@ -69,7 +73,7 @@ def choose(
     usual = EXACT if rows < PARTITION_FROM_ROWS else MANY
     wanted = usual if target_recall is None else min(target_recall, EXACT)
     staged = Plan(Engine.STAGED, f"PQ{_parts(dim, 2)}x4fs", EXACT, _size(dim, 2))
-    lists = max(64, 2 ** round(_log2(2 * rows**0.5)))
+    lists = _lists(4 * rows**0.5)
     partitioned = Plan(
         Engine.PARTITIONED,
         f"OPQ{_parts(dim, 2)}_{dim},IVF{lists},PQ{_parts(dim, 2)}x4fsr",
@@ -80,7 +84,8 @@ def choose(
         plan = Plan(Engine.FAISS, factory, wanted, _size(dim, 2))
     elif gpu and rows >= INDEX_FROM_ROWS and wanted < EXACT:
         coded = next(parts for parts in _ON_CARDS if dim % parts == 0 and parts * 4 <= max(dim, 4))
-        plan = Plan(Engine.GPU_LISTS, f"IVF{lists},PQ{coded}", wanted, _size(dim, 2) + 8)
+        factory = f"IVF{_lists(2 * rows**0.5)},PQ{coded}"
+        plan = Plan(Engine.GPU_LISTS, factory, wanted, _size(dim, 2) + 8)
     elif gpu and rows >= INDEX_FROM_ROWS:
         plan = Plan(Engine.GPU, "", EXACT, _KEPT_IN_MEMORY)
     elif rows < INDEX_FROM_ROWS:
@@ -115,12 +120,11 @@ def _parts(dim: int, each: int) -> int:
     return next(parts for parts in range(max(1, dim // each), 0, -1) if dim % parts == 0)
 
 
+def _lists(about: float) -> int:
+    """So many lists, as a power of two."""
+    return 1 << round(min(max(log2(max(about, 1)), _LEAST_LISTS), _MOST_LISTS))
+
+
 def _size(dim: int, each: int) -> float:
     """Bytes of a row: half a byte a part, a byte a dimension, and what stands beside."""
     return _parts(dim, each) / 2 + dim + _KEPT_IN_MEMORY
-
-
-def _log2(value: float) -> float:
-    from math import log2
-
-    return log2(max(value, 1.0))

@@ -37,15 +37,17 @@ class Rounded:
         self.rows, self.mean, self.step = rows, mean, step
 
     def scores(self, queries: Vectors, positions: Positions) -> Scores:
-        """(q, m) products of (q, dim) queries with the rows, as they are rounded, at (q, m)."""
-        near = self.rows.take(positions.ravel(), axis=0).astype(np.float32)
-        products = np.einsum("qmd,qd->qm", near.reshape(*positions.shape, -1), queries)
-        found: Scores = products * np.float32(self.step) + self.beside(queries).astype(np.float32)
-        return found
+        """(q, m) products of (q, dim) queries with the rows at (q, m), both sides rounded."""
+        near = self.rows.take(positions.ravel(), axis=0).reshape(*positions.shape, -1)
+        rounded, scales = whole_numbers(queries)
+        products = multiplied(near, rounded[:, :, None])[:, :, 0]  # one product each, in a batch
+        return self._scaled(products, queries, rounded, scales)
 
-    def beside(self, queries: Vectors) -> Vectors:
-        """(q, 1) what products of (q, dim) queries with the bytes lack, once they are scaled."""
-        lacks: Vectors = queries @ self.mean - self.step * _ZERO * queries.sum(axis=1)
+    def beside(self, queries: Vectors, sums: Vectors) -> Vectors:
+        """(q, 1) what products of (q, dim) queries with the bytes lack, once they are scaled; (q,)
+        `sums` are of the queries as they were multiplied.
+        """
+        lacks: Vectors = queries @ self.mean - self.step * _ZERO * sums
         return lacks[:, None]
 
     def best(
@@ -63,9 +65,16 @@ class Rounded:
         found = list(hands().map(whole.run, shares) if threads > 1 else map(whole.run, shares))
         line, places, products = (np.concatenate(parts) for parts in zip(*found, strict=True))
         at = _highest(line, products, len(queries), k)
-        beside = queries @ self.mean - whole.sums * whole.scales * (self.step * _ZERO)
-        scores = products[at] * (self.step * whole.scales)[:, None] + beside[:, None]
-        return scores.astype(np.float32), places[at]
+        return self._scaled(products[at], queries, whole.queries.T, whole.scales), places[at]
+
+    def _scaled(
+        self, products: NDArray[np.int32], queries: Vectors, rounded: NDArray[np.int8],
+        scales: Vectors,
+    ) -> Scores:  # fmt: skip
+        """(q, m) scores, of (q, m) products of bytes with rounded queries."""
+        sums = rounded.sum(axis=1, dtype=np.int64) * scales
+        scores: Scores = products * (self.step * scales)[:, None] + self.beside(queries, sums)
+        return scores.astype(np.float32)
 
 
 def round_rows(blocks: Iterable[Vectors], mean: Vectors, step: float) -> Iterable[Bytes]:
@@ -102,13 +111,10 @@ class _Whole:
         self, rows: Bytes, queries: Vectors, k: int, keep: Positions | None, size: int
     ) -> None:
         self._rows, self._k, self._keep, self._size = rows, k, keep, size
-        self.scales = np.maximum(np.abs(queries).max(axis=1), np.float32(1e-30)) / 127  # (q,)
-        rounded = np.rint(queries / self.scales[:, None]).astype(np.int8)
-        self.sums = rounded.sum(axis=1, dtype=np.int64)
-        self._queries = np.ascontiguousarray(rounded.T)  # (dim, q)
-        self._run = _matmul().run
+        rounded, self.scales = whole_numbers(queries)
+        self.queries = np.ascontiguousarray(rounded.T)  # (dim, q)
         self._floor = np.full(len(queries), np.iinfo(np.int32).min, np.int32)
-        groups, count = 2 * k, min(_SAMPLE, size // 4)
+        groups, count = 2 * k, min(_SAMPLE, size // 24)
         each = min(BLOCK, count) // groups
         if each:
             # the k-th of a sample lies at or below the k-th of all, and the k-th of the highest
@@ -155,8 +161,20 @@ class _Whole:
     def _products(self, places: Any) -> NDArray[np.int32]:
         """(m, q) products of the rows at these places."""
         near = self._rows[places if self._keep is None else self._keep[places]]
-        found: NDArray[np.int32] = self._run(None, {"rows": near, "queries": self._queries})[0]
-        return found
+        return multiplied(near, self.queries)
+
+
+def whole_numbers(rows: Vectors) -> tuple[NDArray[np.int8], Vectors]:
+    """(n, dim) rows in whole numbers up to 127, and (n,) what one of these stands for."""
+    scales = np.maximum(np.abs(rows).max(axis=1), np.float32(1e-30)) / 127
+    return np.rint(rows / scales[:, None]).astype(np.int8), scales
+
+
+def multiplied(rows: Bytes, queries: NDArray[np.int8]) -> NDArray[np.int32]:
+    """(..., m, q) products of (..., m, dim) bytes with (..., dim, q)."""
+    run = _matmul(rows.ndim).run
+    found: NDArray[np.int32] = run(None, {"rows": rows, "queries": queries})[0]
+    return found
 
 
 def _highest(queries: Positions, products: NDArray[np.int32], count: int, k: int) -> Positions:
@@ -169,8 +187,8 @@ def _highest(queries: Positions, products: NDArray[np.int32], count: int, k: int
 
 
 @functools.cache
-def _matmul() -> Any:
-    """A session that multiplies (m, dim) bytes with (dim, q) signed bytes into whole numbers.
+def _matmul(axes: int) -> Any:
+    """A session that multiplies bytes with signed bytes, of so many axes, into whole numbers.
 
     One thread a call: our own threads take a block each, which needs no handing over.
     """
@@ -181,10 +199,10 @@ def _matmul() -> Any:
     options.intra_op_num_threads = 1
     # without VNNI, products of unsigned and signed bytes would overflow on x64, silently
     options.add_session_config_entry("session.x64quantprecision", "1")
-    return onnxruntime.InferenceSession(_graph(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(_graph(axes), options, providers=["CPUExecutionProvider"])
 
 
-def _graph() -> bytes:
+def _graph(axes: int) -> bytes:
     """An ONNX model with the one node MatMulInteger, as protocol buffers have it (onnx.proto).
 
     Written out here because the package onnx is no part of what a search needs.
@@ -201,7 +219,7 @@ def _graph() -> bytes:
         return message(field, value.encode())
 
     def value(field: int, name: str, kind: int) -> bytes:
-        shape = message(2, message(1, text(2, f"{name}0")), message(1, text(2, f"{name}1")))
+        shape = message(2, *(message(1, text(2, f"{name}{axis}")) for axis in range(axes)))
         return message(field, text(1, name), message(2, message(1, number(1, kind), shape)))
 
     uint8, int8, int32 = 2, 3, 6  # TensorProto.DataType

@@ -35,7 +35,8 @@ def scan(rounded: Rounded, queries: Vectors, k: int) -> tuple[Scores, Positions]
         highest = np.argpartition(scores, -k)[-k:]
         best.append((scores[highest], places[highest]))
     scores, places = (np.stack(parts) for parts in zip(*best, strict=True))
-    return (scores * rounded.step + rounded.beside(queries)).astype(np.float32), places
+    beside = rounded.beside(queries, queries.sum(axis=1))
+    return (scores * rounded.step + beside).astype(np.float32), places
 
 
 def _part(rounded: Rounded, query: Vectors, k: int, start: int) -> tuple[Scores, Positions]:

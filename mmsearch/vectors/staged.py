@@ -13,7 +13,7 @@ wider cuts, and in the end, of rows that are all alike, against every row.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mmsearch.vectors.matrix import Matrix
 
     Positions = NDArray[np.int64]
+    # (q,) whether that is all, (q, m) scores and (q, m) positions
+    Found = tuple[NDArray[np.bool_], Scores, Positions]
 
 _FINALISTS = 40  # rows that are scored exactly, at least; and
 _BEYOND = 128  # beyond k so many, or three times k where that is less
@@ -49,7 +51,7 @@ _SURE = 4.5
 _TOGETHER = 12  # queries from which on products of all rounded rows cost less than codes
 _MOST = 20  # codes look at every row: for less than one in so many, bytes are gathered instead
 _LEAST = 2  # queries that are worth a thread
-_GATHERED = 16  # queries whose rows are gathered at a time: they stay in a core's own memory
+_GATHERED = 8192  # rows that are gathered at a time: they stay in a core's own memory
 # Bytes of a file's rows that may all stay in memory: of rows as they are, and rounded
 _STAY, _ROUNDED_STAY = 2**27, 2**30
 _READ = 2048  # rows of more than that read by position before their pages are given back
@@ -73,13 +75,13 @@ class StagedStore(FaissStore):
             codes = faiss.read_index(read)
             index.release()
         self.codes = codes
-        self._first: Any = codes  # what is searched first
+        self.first: Any = codes  # what is searched first
         if codes is not None and self.plan.engine is Engine.PARTITIONED:
-            self._first = Lists(codes)
+            self.first = Lists(codes)
         elif codes is not None and self.plan.engine is Engine.GPU_LISTS:
-            self._first = CardLists(codes)
-        set_up(codes, index.settings)
-        self.coarse = index.settings.get("coarse", 0)  # 0: what is exact enough
+            self.first = CardLists(codes)
+        self.set_up(index.settings)
+        self.coarse = int(index.settings.get("coarse", 0))  # 0: what is exact enough
         self._masked: tuple[Positions, NDArray[np.bool_]] | None = None
         self._filter: tuple[Positions, Vectors | None] | None = None  # the last, and its rows
         self._pages = _Pages(matrix.release, matrix.rows.vectors.nbytes > _STAY)
@@ -113,36 +115,86 @@ class StagedStore(FaissStore):
             finalists *= _WIDER
         return scores, places
 
+    def set_up(self, settings: Mapping[str, float]) -> None:
+        """Give what is searched first its settings, as `tune` found them."""
+        if "gap" in settings:
+            self.first.gap = np.float32(settings["gap"])
+        set_up(self.codes, settings)
+
     def chosen(self, queries: Vectors, count: int) -> Positions:
         """(q, m) positions that codes choose, falling by their scores; -1 where there are fewer."""
         with threads(len(queries)):
-            places: Positions = self._first.search(queries, min(len(self._base), count))[1]
+            places: Positions = self.first.search(queries, min(len(self._base), count))[1]
         return places
 
     def _once(
         self, queries: Vectors, k: int, finalists: int, keep: Positions | None, again: bool
-    ) -> tuple[NDArray[np.bool_], Scores, Positions]:
-        """(q,) whether that is all, (q, k) scores and (q, k) positions; asked `again`, codes were
-        not sure.
-        """
+    ) -> Found:
+        """What is found by one pass; asked `again`, codes were not sure."""
         exactly, filtered = self._exactly_asked(keep), self._filtered(keep)
         few = keep is not None and len(keep) * _MOST < len(self._base)
         whole = exactly and len(queries) >= _TOGETHER
         whole = whole or (filtered and (few or not self.plan.exact))
-        if whole or again or self._first is None:
+
+        def finish(queries: Vectors, approximate: Scores, found: Positions) -> Found:
+            exact = self._each(self._products_at, self._pages, queries, found)
+            exact[found < 0] = -np.inf
+            order = np.lexsort((found, -exact), axis=1)[:, :k]
+            scores = np.take_along_axis(exact, order, 1)
+            places = np.take_along_axis(found, order, 1)
+            if exactly:
+                return _clear(scores[:, -1], approximate, exact), scores, places
+            return places[:, -1] >= 0, scores, places
+
+        if whole or again or self.first is None:
             if keep is None and len(queries) < _TOGETHER:
-                approximate, found = scan(self._rounded, queries, finalists)
-            else:
-                approximate, found = self._rounded.best(queries, finalists, keep)
-            sure = np.ones(len(queries), bool)
+                return self._shared_out(finish, queries, *scan(self._rounded, queries, finalists))
+            best = self._rounded.best(queries, finalists, keep)
+            return self._shared_out(finish, queries, *best)
+        size = len(self._base)
+        kept = size if keep is None else len(keep)
+        if self.coarse:
+            wanted = max(finalists, self.coarse + _COARSE * max(0, k - K))
         else:
-            approximate, found, sure = self._by_codes(queries, k, finalists, keep)
-        exact = self._exactly(queries, found)
-        order = np.lexsort((found, -exact), axis=1)[:, :k]
-        scores, places = np.take_along_axis(exact, order, 1), np.take_along_axis(found, order, 1)
-        if exactly:
-            return sure & _clear(scores[:, -1], approximate, exact), scores, places
-        return places[:, -1] >= 0, scores, places
+            wanted = max(_CHOSEN + _COARSE * finalists, kept // 400)
+        chosen = min(size, round(wanted * size / kept))
+        mask = None if keep is None else self._mask(keep)
+
+        def look(queries: Vectors, *codes: Any) -> Found:
+            told, near = codes or self.first.search(queries, chosen)
+            sure, rough, found = self._by_codes(queries, told, near, wanted, mask, k, finalists)
+            enough, scores, places = finish(queries, rough, found)
+            return sure & enough, scores, places
+
+        # a card is asked for all of them at once
+        on_card = self.plan.engine is Engine.GPU_LISTS
+        codes = self.first.search(queries, chosen) if on_card else ()
+        return self._shared_out(look, queries, *codes)
+
+    def _by_codes(
+        self, queries: Vectors, told: Scores, places: Positions, wanted: int,
+        mask: NDArray[np.bool_] | None, k: int, finalists: int,
+    ) -> Found:  # fmt: skip
+        """Whether codes, which told (q, m) scores and positions, saw enough; of those, the
+        finalists by rounded rows.
+        """
+        gone = places < 0
+        if mask is not None:
+            gone |= ~mask[places]
+            # bytes are looked at of those that are kept, which are few of what codes choose
+            first = np.argsort(gone, axis=1, kind="stable")[:, :wanted]
+            told, places = np.take_along_axis(told, first, 1), np.take_along_axis(places, first, 1)
+            gone = np.take_along_axis(gone, first, 1)
+        places = np.where(gone, -1, places)
+        scores = self._each(self._rounded.scores, self._rounded_pages, queries, places)
+        scores[gone], told[gone] = -np.inf, -np.inf
+        sure = np.ones(len(queries), bool)
+        if self.plan.exact:
+            sure = _clear(-np.partition(-scores, k - 1, axis=1)[:, k - 1], told, scores)
+        if scores.shape[1] > finalists:
+            best = np.argpartition(scores, -finalists, axis=1)[:, -finalists:]
+            return sure, np.take_along_axis(scores, best, 1), np.take_along_axis(places, best, 1)
+        return sure, scores, places
 
     def _filtered(self, keep: Positions | None) -> bool:
         """Whether these are what a filter keeps: rows that were removed are no filter."""
@@ -151,54 +203,6 @@ class StagedStore(FaissStore):
     def _exactly_asked(self, keep: Positions | None) -> bool:
         """Whether every row must be looked at: what a filter keeps is found exactly by any plan."""
         return self.plan.exact or self._filtered(keep)
-
-    def _by_codes(
-        self, queries: Vectors, k: int, finalists: int, keep: Positions | None
-    ) -> tuple[Scores, Positions, NDArray[np.bool_]]:
-        """(q, m) scores by rounded rows and positions, and (q,) whether codes saw enough."""
-        size = len(self._base)
-        kept = size if keep is None else len(keep)
-        if self.coarse:
-            wanted = max(finalists, self.coarse + _COARSE * max(0, k - K))
-        else:
-            wanted = max(_CHOSEN + _COARSE * finalists, kept // 400)
-        mask = None if keep is None else self._mask(keep)
-
-        def look(queries: Vectors) -> tuple[Scores, Positions, NDArray[np.bool_]]:
-            told, places = self._first.search(queries, min(size, round(wanted * size / kept)))
-            gone = places < 0
-            if mask is not None:
-                gone |= ~mask[places]
-                # bytes are looked at of those that are kept, which are few of what codes choose
-                first = np.argsort(gone, axis=1, kind="stable")[:, :wanted]
-                told, places, gone = (
-                    np.take_along_axis(each, first, 1) for each in (told, places, gone)
-                )
-            scores = self._each(self._rounded.scores, self._rounded_pages, queries, places)
-            scores[gone], told[gone] = -np.inf, -np.inf
-            sure = np.ones(len(queries), bool)
-            if self.plan.exact:
-                sure = _clear(-np.partition(-scores, k - 1, axis=1)[:, k - 1], told, scores)
-            if scores.shape[1] > finalists:
-                best = np.argpartition(scores, -finalists, axis=1)[:, -finalists:]
-                scores, places, gone = (
-                    np.take_along_axis(each, best, 1) for each in (scores, places, gone)
-                )
-            return scores, np.where(gone, -1, places), sure
-
-        if self.plan.engine is Engine.GPU_LISTS:  # one call at a time, of all
-            return look(queries)
-        return self._shared_out(look, queries)
-
-    def _exactly(self, queries: Vectors, found: Positions) -> Scores:
-        """(q, m) products of the rows themselves at (q, m) positions; -inf where there is none."""
-
-        def look(queries: Vectors, found: Positions) -> tuple[Scores]:
-            return (self._each(self._products_at, self._pages, queries, found),)
-
-        exact: Scores = self._shared_out(look, queries, found)[0]
-        exact[found < 0] = -np.inf
-        return exact
 
     def _products_at(self, queries: Vectors, places: Positions) -> Scores:
         rows = singles(self._base.take(places.ravel(), axis=0)).reshape(*places.shape, -1)
@@ -233,8 +237,9 @@ class StagedStore(FaissStore):
         """
         places = np.maximum(places, 0)
         found = np.empty(places.shape, np.float32)
-        for start in range(0, len(queries), _GATHERED):
-            mine = slice(start, start + _GATHERED)
+        share = max(1, pages.at_once // places.shape[1])
+        for start in range(0, len(queries), share):
+            mine = slice(start, start + share)
             found[mine] = products(queries[mine], places[mine])
             pages.read(places[mine].size)
         return found
@@ -270,6 +275,7 @@ class _Pages:
         """`many`: there are more of them than may all stay."""
         self._release, self._many = release, many
         self._rows = 0
+        self.at_once = _READ if many else _GATHERED  # rows that may be read
 
     def read(self, rows: int) -> None:
         """So many rows were."""

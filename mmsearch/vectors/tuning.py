@@ -8,12 +8,13 @@ little less than those it was tuned on; half of the queries are kept fresh, and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mmsearch.vectors.faiss import faiss
+from mmsearch.vectors.lists import Lists
 from mmsearch.vectors.matrix import singles
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 K = 10
 MARGIN = 0.01
 # Rows that codes choose: what they leave out is lost, and each costs a look at its bytes.
-_CHOSEN = [24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 400, 560, 800, 1600]
+_CHOSEN = [*range(24, 96, 8), *range(96, 160, 16), 160, 192, 256, 320, 400, 560, 800, 1600]
 _FEWER = 4  # a first look takes one in so many queries
+_ALL = slice(None)
+# What lists may lose, of all that may be lost: codes and bytes lose the rest
+_LOST = np.array([0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.0])
 _TIMED = 256  # queries whose cost is compared
 _TOGETHER = 128  # queries whose chosen rows are compared at a time
 _SINGLE = 100  # queries that are timed one by one
@@ -37,15 +41,15 @@ _BLOCK = 16_384
 _ALIKE = 2e-6  # products of one row differ by as much, by the order of their terms
 
 
-def set_up(index: Any, settings: dict[str, int]) -> None:
+def set_up(index: Any, settings: Mapping[str, float]) -> None:
     """Give FAISS's index its settings: nprobe of lists, efSearch of a graph."""
     for name, value in settings.items():
         if name in ("nprobe", "efSearch"):
             faiss.ParameterSpace().set_index_parameter(index, name, value)
 
 
-def knob(index: Any) -> tuple[str, list[int]] | None:
-    """What trades time for recall in this index, and its values, rising; None: nothing does."""
+def knob(index: Any) -> tuple[str, list[float]]:
+    """What trades time for recall in an index of FAISS, and its values, rising; nothing may."""
     inner = faiss.downcast_index(index)
     lists = faiss.try_extract_index_ivf(inner)
     if lists is not None:
@@ -54,7 +58,7 @@ def knob(index: Any) -> tuple[str, list[int]] | None:
     elif hasattr(inner, "hnsw"):
         most, name = 4096, "efSearch"
     else:
-        return None
+        return "", [0]
     steps = {round(2 ** (step / 4)) for step in range(4 * most.bit_length())}
     return name, sorted({value for value in steps if value < most} | {most})
 
@@ -65,7 +69,7 @@ class Truth(NamedTuple):
     scores: Scores
     places: Positions
 
-    def part(self, first: int, last: int | None) -> Truth:
+    def part(self, first: int, last: int) -> Truth:
         """That of some of the queries."""
         return Truth(self.scores[first:last], self.places[first:last])
 
@@ -93,41 +97,44 @@ def recall(scores: Scores, truth: Scores) -> float:
     return float((scores >= truth[:, -1:] - _ALIKE).sum() / truth.size)
 
 
-def tune(store: StagedStore, queries: Vectors, truth: Truth, target: float) -> dict[str, int]:
+def tune(store: StagedStore, queries: Vectors, truth: Truth, target: float) -> dict[str, float]:
     """The cheapest settings that reach the target with these queries, or the highest there are.
 
     Two things lose answers: lists that are not looked at, and rows of these that codes do not
-    choose. One search with so many lists tells for every number of chosen rows what would be
-    found, by where codes rank the true answers. From the fewest lists with which all that codes
-    may choose would do, more lists are tried with ever fewer rows, until a search costs more.
+    choose. One search tells for every number of chosen rows what would be found, by where codes
+    rank the true answers. From the fewest lists with which all that codes may choose would do,
+    more lists are tried with ever fewer rows, until a search costs more.
     """
-    turned = knob(store.codes)
-    name, values = turned or ("", [0])
-    some = slice(0, None, _FEWER)
+    most = _CHOSEN[-1]
 
-    def shares(value: int, part: slice) -> list[float]:
+    def shares(value: float, part: slice = _ALL) -> list[float]:
         """Of the true answers, those that codes would choose, by how many they choose."""
-        set_up(store.codes, {name: value})
-        ranks = _ranks(store, queries[part], truth.places[part])
-        return [float((ranks < count).mean()) for count in _CHOSEN]
+        store.set_up({name: value})
+        ranks = _ranks(store, queries[part], truth.places[part], most)
+        return [float((ranks < count).mean()) for count in _CHOSEN if count <= most]
 
-    fewest = _least(values, lambda value: shares(value, some)[-1] >= target)
-    at = values.index(fewest)
-    best, cheapest = (len(values) - 1, _CHOSEN[-1]), np.inf
-    for place, value in enumerate(values[at:], at):
-        enough = [share >= target for share in shares(value, slice(None))]
+    if isinstance(store.first, Lists):
+        # what is lost by lists is known without a search
+        gaps, lost = store.first.gaps(queries, truth.places), (1 - target) * _LOST
+        name, values = "gap", [float(gap) for gap in np.quantile(gaps, 1 - lost)]
+    else:
+        name, values = knob(store.codes)
+        some = slice(None, None, _FEWER)
+        fewest = _least(values, lambda value: shares(value, some)[-1] >= target)
+        values = values[values.index(fewest) :]
+    best, cheapest = (len(values) - 1, most), np.inf
+    for place, value in enumerate(values):
+        enough = [share >= target for share in shares(value)]
         if not any(enough):
             continue
-        store.coarse = _CHOSEN[enough.index(True)]
-        begun = time.process_time()
-        store.search(queries[:_TIMED], K)
-        cost = time.process_time() - begun
+        store.coarse = most = _CHOSEN[enough.index(True)]
+        cost = _cost(store, queries[:_TIMED])
         if cost > cheapest:
             break
         best, cheapest = (place, store.coarse), cost
 
-    def reached(value: int) -> bool:
-        set_up(store.codes, {name: value})
+    def reached(value: float) -> bool:
+        store.set_up({name: value})
         return recall(store.search(queries, K)[0], truth.scores) >= target
 
     at, store.coarse = best
@@ -135,22 +142,33 @@ def tune(store: StagedStore, queries: Vectors, truth: Truth, target: float) -> d
     if not reached(found):  # by what bytes left out, or because fewer were asked of a graph
         store.coarse = _CHOSEN[min(_CHOSEN.index(store.coarse) + 1, len(_CHOSEN) - 1)]
         found = _least(values[at:], reached)
-        set_up(store.codes, {name: found})
-    return {"coarse": store.coarse} | ({name: found} if turned else {})
+        store.set_up({name: found})
+    return {"coarse": store.coarse} | ({name: found} if name else {})
 
 
-def _ranks(store: StagedStore, queries: Vectors, places: Positions) -> Positions:
-    """(q, k) where codes rank these rows among all that they may choose; beyond where they miss."""
+def _cost(store: StagedStore, queries: Vectors) -> float:
+    """What a search costs: counted where it can be, else seconds of the processor."""
+    if isinstance(store.first, Lists):
+        return store.first.cost(queries, store.coarse)
+    begun = time.process_time()
+    store.search(queries, K)
+    return time.process_time() - begun
+
+
+def _ranks(store: StagedStore, queries: Vectors, places: Positions, most: int) -> Positions:
+    """(q, k) where codes rank these rows among the most that they may choose; beyond where they
+    miss.
+    """
     found = []
     for start in range(0, len(queries), _TOGETHER):
         part = slice(start, start + _TOGETHER)
-        told = store.chosen(queries[part], _CHOSEN[-1])
+        told = store.chosen(queries[part], most)
         same = told[:, :, None] == places[part, None, :]  # (q, chosen, k)
-        found.append(np.where(same.any(axis=1), same.argmax(axis=1), _CHOSEN[-1]))
+        found.append(np.where(same.any(axis=1), same.argmax(axis=1), most))
     return np.concatenate(found)
 
 
-def _least(values: Sequence[int], enough: Callable[[int], bool]) -> int:
+def _least(values: Sequence[float], enough: Callable[[float], bool]) -> float:
     """The first of rising values that is enough, as every higher one is, or the last."""
     low, high = 0, len(values) - 1
     while low < high:
