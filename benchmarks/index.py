@@ -39,7 +39,6 @@ RESIDENT = {1_000_000: 1000, 10_000_000: 8000}  # MB of so many rows x 512, at m
 FILTERS = (0.1, 0.01, 0.001)
 BARS_FROM = 200_000  # rows
 SINGLES, BATCH, ROUNDS = 40, 256, 12
-TURNS = 3
 QUICKER = {"qps_single": max, "qps_batch": max, "cpu_ms_single": min, "cpu_ms_batch": min}
 ASKED = {"text": 1000, "image": 256}  # for recall
 THREADS = 2
@@ -49,8 +48,8 @@ Search = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 
 def lighten() -> None:
     """Measure less: what a machine with a load of thirty can do in minutes."""
-    global ROUNDS, THREADS, FILTERS, SINGLES, TURNS
-    ROUNDS, THREADS, FILTERS, SINGLES, TURNS = 1, 1, (), 20, 1
+    global ROUNDS, THREADS, FILTERS, SINGLES
+    ROUNDS, THREADS, FILTERS, SINGLES = 1, 1, (), 20
     ASKED.update(text=256, image=256)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
@@ -316,6 +315,7 @@ def main() -> int:
     parser.add_argument("--real", type=Path, help="a folder of benchmarks/real_vectors.py")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument("--only", choices=("prepare", "build", "measure"))
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument(
         "--light",
@@ -346,10 +346,10 @@ def main() -> int:
 
     where = machine()
     turns: dict[str, list[Any]] = {name: [] for name in options.engines}
-    for turn in range(TURNS):
+    for turn in range(options.turns):
         for name in options.engines:
             turns[name].append(child(name))
-            print(f"{name}: measured, turn {turn + 1} of {TURNS}", file=sys.stderr)
+            print(f"{name}: measured, turn {turn + 1} of {options.turns}", file=sys.stderr)
     rows: list[dict[str, Any]] = []
     for name, told in turns.items():
         sizes = child(name, "--resident")

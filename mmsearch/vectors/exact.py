@@ -65,6 +65,8 @@ class ExactStore:
                 found.append((scores, block.ids[positions]))
         if not found:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        if len(found) == 1:  # in order already, as ids rise with positions
+            return found[0]
         scores = np.concatenate([s for s, _ in found], axis=1)
         ids = np.concatenate([i for _, i in found], axis=1)
         order = np.lexsort((ids, -scores), axis=1)[:, :k]

@@ -114,12 +114,13 @@ class Lists:
         products = near[query, lists]
         # falling, query by query: what the nearest lists hold leaves out most of the rest
         order = np.argsort((query << 33) - products)
+        products = (products[order] * units[query, 0]).astype(np.float32)
         count = np.bincount(query, minlength=len(near))
-        at = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
+        first = np.cumsum(count) - count
+        at = np.arange(len(query)) - np.repeat(first, count)
         found = np.full((len(near), count.max()), -1)
-        best = (near.max(axis=1, keepdims=True) * units).astype(np.float32)
-        scores = np.repeat(best, count.max(), axis=1)
-        found[query, at], scores[query, at] = lists[order], products[order] * units[query, 0]
+        scores = np.repeat(products[first][:, None], count.max(), axis=1)
+        found[query, at], scores[query, at] = lists[order], products
         return scores, found
 
 

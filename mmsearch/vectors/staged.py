@@ -275,7 +275,7 @@ class _Pages:
         """`many`: there are more of them than may all stay."""
         self._release, self._many = release, many
         self._rows = 0
-        self.at_once = _READ if many else _GATHERED  # rows that may be read
+        self.at_once = _READ // 8 if many else _GATHERED  # rows that may be read
 
     def read(self, rows: int) -> None:
         """So many rows were."""
