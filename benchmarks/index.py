@@ -315,7 +315,7 @@ def main() -> int:
     parser.add_argument("--real", type=Path, help="a folder of benchmarks/real_vectors.py")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument("--only", choices=("prepare", "build", "measure"))
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=3, help="an engine's quickest counts")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument(
         "--light",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
     Positions = NDArray[np.int64]
 
-_PER_LIST = 32  # rows that k-means sees
+_ROWS_PER_LIST = 32  # rows that k-means sees
 _ROUNDS = (8, 4, 2, 1)  # of these, each round sees one in so many
 _ZERO = 128
 _PRODUCTS = 2**20  # at a time: 4 MB stay in the processor's own memory
@@ -69,7 +69,7 @@ def gather(rows: Vectors, lists: int) -> Vectors:
     k-means (Dhillon and Modha, "Concept Decompositions for Large Sparse Text Data using
     Clustering", 2001).
     """
-    rows = rows[np.random.default_rng(1).permutation(len(rows))[: _PER_LIST * lists]]
+    rows = rows[np.random.default_rng(1).permutation(len(rows))[: _ROWS_PER_LIST * lists]]
     vectors, held = _unit(rows[:lists]), _bytes(rows)[0]
     for part in _ROUNDS:
         near = Centres(vectors)._nearest(held[::part])

@@ -12,6 +12,7 @@ directions in which rows hardly vary are in no code: what is found is scored aga
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,8 +57,12 @@ class Lists:
         centres = quantizer.reconstruct_n(0, self.inner.nlist)
         self._leading = np.flatnonzero(centres.any(axis=0))
         self._centres = Centres(centres[:, self._leading])
+
+    @cached_property
+    def _sizes(self) -> Positions:
+        """(lists,) how many rows each holds: asked for by what tunes, by no search."""
         held = self.inner.invlists
-        self._sizes = np.array([held.list_size(number) for number in range(self.inner.nlist)])
+        return np.array([held.list_size(number) for number in range(self.inner.nlist)])
 
     def search(self, queries: Vectors, k: int) -> tuple[Scores, Positions]:
         """(q, k) scores by codes, short of a constant of each query, and positions; -1 where there
