@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from synthetic_vectors import Synthetic
 
 from mmsearch.records import Rows
-from mmsearch.vectors.matrix import Matrix, open_matrix, singles, write_matrix
+from mmsearch.vectors.kernels import singles
+from mmsearch.vectors.matrix import Matrix, open_matrix, write_matrix
 from mmsearch.vectors.planning import INDEX_FROM_ROWS
 
 K = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmsearch.vectors.matrix import singles
+from mmsearch.vectors.kernels import singles
 
 faiss = pytest.importorskip("faiss", reason="FAISS is not installed")
 

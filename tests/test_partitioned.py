@@ -21,7 +21,7 @@ def made():
     """Lists, the rows in each by FAISS's account, and products of queries with their centres."""
     rng = np.random.default_rng(21)
     rows = clustered(rng, ROWS)
-    index = build_lists(rows, iter(np.split(rows, 4)), LISTS, rows.shape[1] // 2)
+    index = build_lists(rows, iter(np.split(rows, 4)), LISTS, rows.shape[1] // 2, rows[:0])
     lists = Lists(index)
     held = lists.inner.invlists
     members = [
@@ -31,7 +31,8 @@ def made():
     ]  # fmt: skip
     centres = faiss.downcast_index(lists.inner.quantizer).reconstruct_n(0, LISTS)
     queries = clustered(rng, 30)
-    near, units = Centres(centres).products(lists._turn.apply(queries))
+    leading = lists._turn.d_out - lists.inner.d
+    near, units = Centres(centres[:, :leading]).products(lists._turn.apply(queries)[:, :leading])
     return lists, members, near * units.astype(np.float64), queries
 
 
@@ -79,10 +80,10 @@ def test_codes_leave_out_directions_in_which_rows_hardly_vary():
     rows = rng.normal(size=(3000, 64)).astype(np.float32)
     rows[:, 40:] *= 0.01
     turned = np.linalg.qr(rng.normal(size=(64, 64)))[0].astype(np.float32)
-    lists = Lists(build_lists(rows @ turned, iter([rows @ turned]), 16, 32))
+    lists = Lists(build_lists(rows @ turned, iter([rows @ turned]), 16, 32, rows[:0]))
     assert lists.inner.d == 64  # as many as centres differ in, at least
     wide = np.concatenate([rows] + [0.01 * rows] * 3, axis=1)
-    lists = Lists(build_lists(wide, iter([wide]), 16, 128))
+    lists = Lists(build_lists(wide, iter([wide]), 16, 128, wide[:0]))
     assert (lists.inner.d, lists.inner.pq.M) == (64, 32)
     assert description(lists._index) == "OPQ32_64,IVF16,PQ32x4fsr"
 
@@ -90,7 +91,7 @@ def test_codes_leave_out_directions_in_which_rows_hardly_vary():
 def test_rows_alike_make_lists_all_the_same():
     """No variance at all, and as many centres as rows: each is found."""
     rows = np.repeat(clustered(np.random.default_rng(24), 1), 20, axis=0)
-    lists = Lists(build_lists(rows, iter([rows]), 64, 16))
+    lists = Lists(build_lists(rows, iter([rows]), 64, 16, rows[:0]))
     _, places = lists.search(rows[:1], 20)
     assert sorted(places[0].tolist()) == list(range(20))
 

@@ -13,8 +13,8 @@ from mmsearch import durable
 from mmsearch.vectors.codebook import Codebook
 from mmsearch.vectors.codes import IndexFile, IndexWriter, open_index
 from mmsearch.vectors.faiss import faiss, written_by
+from mmsearch.vectors.kernels import singles
 from mmsearch.vectors.lists import build_lists, description
-from mmsearch.vectors.matrix import singles
 from mmsearch.vectors.planning import Engine, Plan, choose, lists_of, parts_of
 from mmsearch.vectors.rounded import Rounded, round_rows, step_of
 from mmsearch.vectors.staged import StagedStore
@@ -59,10 +59,10 @@ def build_index(
             Rounded(held, mean, step), np.empty(0, np.uint8), pages,
         )  # fmt: skip
         asked = _asked(queries, matrix, draft)
-        codes = _trained(plan, matrix, sample)
+        codes = _trained(plan, matrix, sample, asked)
         draft = _settled(draft, matrix, codes, asked)
         if draft.note:  # it fell short
-            codes = _trained(draft.plan, matrix, sample)
+            codes = _trained(draft.plan, matrix, sample, asked)
             draft = _settled(draft, matrix, codes, asked)
         size = writer.put_streamed("faiss", lambda take: faiss.write_index(codes, written_by(take)))
         per_vector = round(size / len(rows) + rows.shape[1] + 13, 1)
@@ -127,10 +127,17 @@ def _truth(matrix: Matrix, draft: IndexFile, queries: Vectors) -> Truth:
     return truth
 
 
-def _trained(plan: Plan, matrix: Matrix, sample: Vectors) -> Any:
+def _sets(asked: Mapping[str, _Asked]) -> _Asked | None:
+    """Those that set what is not exact: texts if there are any."""
+    some = (asked[kind] for kind in ("text", "image") if kind in asked)
+    return next((each for each in some if len(each.setting)), None)
+
+
+def _trained(plan: Plan, matrix: Matrix, sample: Vectors, asked: Mapping[str, _Asked]) -> Any:
     dim = sample.shape[1]
     if plan.engine is Engine.PARTITIONED:
-        return build_lists(sample, _blocks(matrix), *lists_of(plan.factory))
+        queries = one.setting if (one := _sets(asked)) else sample[:0]
+        return build_lists(sample, _blocks(matrix), *lists_of(plan.factory), queries)
     if plan.engine is Engine.STAGED:
         return _coded(matrix, Codebook(sample, parts_of(plan.factory)))
     index = described(plan.factory, dim)
@@ -197,13 +204,10 @@ def _settled(
         plan = replace(plan, factory=description(codes))
     draft = replace(draft, plan=plan, settings={} if plan.exact else {"coarse": _COARSE})
     store = StagedStore(matrix, draft, codes)
-    if not plan.exact:
-        setting = [asked[kind] for kind in ("text", "image") if kind in asked]
-        one = next((each for each in setting if len(each.setting)), None)
-        if one is not None:
-            target = min(1.0, plan.target_recall + MARGIN)
-            settings = tune(store, one.setting, one.setting_truth, target)
-            draft = replace(draft, settings=settings)
+    if (one := _sets(asked)) is not None:
+        target = min(1.0, plan.target_recall + MARGIN)
+        settings = tune(store, one.setting, one.setting_truth, target)
+        draft = replace(draft, settings=settings)
     measured = {
         kind: measure(store, each.fresh, each.fresh_truth)
         for kind, each in asked.items()

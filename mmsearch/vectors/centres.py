@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmsearch.vectors.rounded import hands, multiplied, whole_numbers
+from mmsearch.vectors.kernels import multiplied
+from mmsearch.vectors.rounded import hands, whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

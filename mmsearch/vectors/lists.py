@@ -1,12 +1,9 @@
 """Rows in lists about centres, found by 4-bit codes of what is left of them.
 
-Rows are turned first, so that every part of a code holds as much: the directions in which they
-vary most are paired with those in which they vary least, after a principal component analysis
-(the parametric solution of optimized product quantization; Ge et al., "Optimized Product
-Quantization for Approximate Nearest Neighbor Search", 2013). Centres differ in the leading
-directions alone, a quarter of all: what the rest adds to a distance is nearly the same for every
-centre, and to train, to sort rows into lists and to choose a query's lists costs a quarter. The
-directions in which rows hardly vary are in no code: what is found is scored again from whole rows.
+Centres differ in the directions in which rows vary most, a quarter of all: what the rest adds to a
+product is nearly the same for every centre, and to train, to sort rows into lists and to choose a
+query's lists costs a quarter. Codes have directions of their own (`directions.py`); what they find
+is scored again from whole rows.
 """
 
 from __future__ import annotations
@@ -19,6 +16,7 @@ import numpy as np
 
 from mmsearch.vectors.centres import Centres, gather
 from mmsearch.vectors.codebook import Codebook
+from mmsearch.vectors.directions import coded, principal
 from mmsearch.vectors.faiss import faiss
 
 if TYPE_CHECKING:
@@ -34,8 +32,6 @@ _ANALYSED = 16_384  # rows whose variance is looked at, at most
 _RESERVOIRS = 11
 _LEADING = 64  # directions in which centres differ, at least
 _ALL = 2**30  # beyond any product with a centre
-_VARIANCE = 0.97  # that codes hold, of all
-_TOGETHER = 4  # parts that the scan looks at together
 # Nanoseconds that a list takes, a byte of codes, and a row that is scored, with each of its bytes:
 # measured one by one on a processor with AVX-512. What counts is how they compare.
 _PER_LIST, _PER_BYTE, _PER_SCORED, _PER_BYTE_SCORED = 100.0, 0.055, 30.0, 0.25
@@ -54,9 +50,8 @@ class Lists:
         self.inner = _itself(faiss.downcast_index(index.index))
         self.inner.implem = _RESERVOIRS
         quantizer = _itself(faiss.downcast_index(self.inner.quantizer))
-        centres = quantizer.reconstruct_n(0, self.inner.nlist)
-        self._leading = np.flatnonzero(centres.any(axis=0))
-        self._centres = Centres(centres[:, self._leading])
+        self._leading = self._turn.d_out - self.inner.d
+        self._centres = Centres(quantizer.reconstruct_n(0, self.inner.nlist)[:, : self._leading])
 
     @cached_property
     def _sizes(self) -> Positions:
@@ -70,6 +65,7 @@ class Lists:
         """
         turned = self._turn.apply(queries)
         near, lists = self._nearest(turned)
+        turned = np.ascontiguousarray(turned[:, self._leading :])
         scores, places = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), int)
         # of as many lists as these queries need: not so by its Python method
         how: Any = faiss.SearchParametersIVF()
@@ -87,7 +83,7 @@ class Lists:
             if size:
                 ids = self.inner.invlists.get_ids(number)
                 lists[faiss.rev_swig_ptr(ids, int(size))] = number
-        near, units = self._centres.products(self._turn.apply(queries)[:, self._leading])
+        near, units = self._centres.products(self._turn.apply(queries)[:, : self._leading])
         behind = near.max(axis=1, keepdims=True) - np.take_along_axis(near, lists[places], 1)
         found: NDArray[np.float32] = behind * units
         return found
@@ -106,7 +102,7 @@ class Lists:
         """(q, lists) products with all centres, in units that are (q, 1), and the (q, 1) least
         of a list that is looked at.
         """
-        near, units = self._centres.products(turned[:, self._leading])
+        near, units = self._centres.products(turned[:, : self._leading])
         gap = np.minimum(self.gap / units, _ALL).astype(np.int32)
         return near, units, near.max(axis=1, keepdims=True) - gap
 
@@ -129,41 +125,37 @@ class Lists:
         return scores, found
 
 
-def build_lists(sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: int) -> Any:
+def build_lists(
+    sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: int, queries: Vectors
+) -> Any:
     """FAISS's index of blocks of (n, dim) rows, with codes of so many parts at most; `sample` are
-    some of the rows, evenly chosen.
+    some of the rows, evenly chosen, and `queries` what may be asked, or none.
     """
     dim = sample.shape[1]
-    some = sample[:: -(-len(sample) // _ANALYSED)]
-    spread = some - some.mean(axis=0)
-    variance, directions = np.linalg.eigh(spread.T @ spread)  # rising
-    leading = min(dim, max(_LEADING, dim // 4))
-    most = np.cumsum(variance[::-1]) / max(variance.sum(), 1e-30)
-    enough = max(leading, int(np.searchsorted(most, _VARIANCE)) + 1)
     each = dim // parts
-    parts = min(parts, -(-enough // (_TOGETHER * each)) * _TOGETHER)
-    kept = parts * each
-    order = _balanced(kept, parts)
-    turn = np.ascontiguousarray(directions[:, ::-1][:, order], np.float32)  # (dim, kept)
-    first = np.argsort(order)[:leading]  # where the leading directions are after it
+    some = sample[:: -(-len(sample) // _ANALYSED)]
+    leading = min(dim, max(_LEADING, dim // 4))
+    first = principal(some)[1][:, :leading]  # (dim, leading)
     lists = min(lists, len(sample))
     # products by FAISS's BLAS, which shares its threads: those of numpy's would spin beside
-    rotation, leading_ones = _transform(turn.T), _transform(turn[:, first].T)
-    means = gather(leading_ones.apply(sample), lists)
+    means = gather(_transform(first).apply(sample), lists)
     centres = Centres(means)
+    whole = means @ first.T  # (lists, dim)
+    left = some - whole[centres.nearest(some @ first)]
+    of_rows, of_queries = coded(left, some, queries, parts, each, leading)
+    kept = of_rows.shape[1]
+    parts = kept // each
+    turn, taken = _transform(np.hstack([first, of_rows])), whole @ of_rows
 
     def placed(rows: Vectors) -> tuple[Positions, Vectors]:
-        """(n,) lists of (n, dim) rows, and what is left of the turned rows there."""
-        turned = rotation.apply(np.ascontiguousarray(rows))
-        near = centres.nearest(turned[:, first])
-        turned[:, first] -= means[near]
-        return near, turned
+        """(n,) lists of (n, dim) rows, and (n, kept) what is left of them there, as it is coded."""
+        turned = turn.apply(np.ascontiguousarray(rows))
+        near = centres.nearest(turned[:, :leading])
+        return near, turned[:, leading:] - taken[near]
 
     book = Codebook(placed(some)[1], parts)
     quantizer = faiss.IndexFlatIP(kept)
-    whole = np.zeros((lists, kept), np.float32)
-    whole[:, first] = means
-    quantizer.add(whole)
+    quantizer.add(np.pad(means, ((0, 0), (0, kept - leading))))
     # into lists of plain codes: the packed ones, given their lists, hold nonsense (1.15.1)
     codes: Any = faiss.IndexIVFPQ(quantizer, kept, lists, parts, 4, faiss.METRIC_INNER_PRODUCT)
     codes.pq, codes.is_trained = book.quantizer, True
@@ -177,8 +169,13 @@ def build_lists(sample: Vectors, blocks: Iterator[Vectors], lists: int, parts: i
     packed = faiss.IndexIVFPQFastScan(codes)
     packed.orig_invlists = None  # of which nothing is looked at any more
     codes.replace_invlists(faiss.ArrayInvertedLists(lists, codes.code_size))
-    found: Any = faiss.IndexPreTransform(rotation, packed)
-    found.referenced_objects = [rotation, packed, quantizer]
+    found: Any = faiss.IndexPreTransform(packed)
+    coded_ones = np.arange(leading, leading + kept, dtype=np.int32)
+    taken = faiss.RemapDimensionsTransform(leading + kept, kept, faiss.swig_ptr(coded_ones))
+    asked = _transform(np.hstack([first, of_queries]))
+    found.prepend_transform(taken)
+    found.prepend_transform(asked)
+    found.referenced_objects = [asked, taken, packed, quantizer]
     return found
 
 
@@ -188,10 +185,10 @@ def description(index: Any) -> str:
     return f"OPQ{lists.pq.M}_{lists.d},IVF{lists.nlist},PQ{lists.pq.M}x4fsr"
 
 
-def _transform(rows: Vectors) -> Any:
-    """What gives the (n, m) products of (n, dim) vectors with (m, dim) rows."""
-    found: Any = faiss.LinearTransform(rows.shape[1], len(rows), False)
-    faiss.copy_array_to_vector(np.ascontiguousarray(rows).ravel(), found.A)
+def _transform(directions: Vectors) -> Any:
+    """What gives the (n, m) products of (n, dim) vectors with (dim, m) directions."""
+    found: Any = faiss.LinearTransform(*directions.shape, False)
+    faiss.copy_array_to_vector(directions.T.astype(np.float32).ravel(), found.A)
     found.is_trained = True
     return found
 
@@ -199,13 +196,3 @@ def _transform(rows: Vectors) -> Any:
 def _itself(found: Any) -> Any:
     """What FAISS's stubs know too little of."""
     return found
-
-
-def _balanced(dim: int, parts: int) -> Positions:
-    """(dim,) directions, of falling variance, as they are dealt out to the parts: to and fro, so
-    that each gets some of the first and some of the last.
-    """
-    deals = np.arange(dim).reshape(-1, parts)
-    deals[1::2] = deals[1::2, ::-1]
-    dealt: Positions = deals.T.ravel()
-    return dealt

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsearch.vectors.kernels import multiplied
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -170,13 +172,6 @@ def whole_numbers(rows: Vectors) -> tuple[NDArray[np.int8], Vectors]:
     return np.rint(rows / scales[:, None]).astype(np.int8), scales
 
 
-def multiplied(rows: Bytes, queries: NDArray[np.int8]) -> NDArray[np.int32]:
-    """(..., m, q) products of (..., m, dim) bytes with (..., dim, q)."""
-    run = _matmul(rows.ndim).run
-    found: NDArray[np.int32] = run(None, {"rows": rows, "queries": queries})[0]
-    return found
-
-
 def _highest(queries: Positions, products: NDArray[np.int32], count: int, k: int) -> Positions:
     """(count, k) where the highest products of each query stand, the last of fewer repeated."""
     order = np.argsort((queries << 33) - products)
@@ -184,50 +179,3 @@ def _highest(queries: Positions, products: NDArray[np.int32], count: int, k: int
     rank = np.minimum(np.arange(k), (starts[1:] - starts[:-1] - 1)[:, None])
     found: Positions = order[starts[:-1, None] + rank]
     return found
-
-
-@functools.cache
-def _matmul(axes: int) -> Any:
-    """A session that multiplies bytes with signed bytes, of so many axes, into whole numbers.
-
-    One thread a call: our own threads take a block each, which needs no handing over.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    # without VNNI, products of unsigned and signed bytes would overflow on x64, silently
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    return onnxruntime.InferenceSession(_graph(axes), options, providers=["CPUExecutionProvider"])
-
-
-def _graph(axes: int) -> bytes:
-    """An ONNX model with the one node MatMulInteger, as protocol buffers have it (onnx.proto).
-
-    Written out here because the package onnx is no part of what a search needs.
-    """
-
-    def number(field: int, value: int) -> bytes:
-        return bytes([field << 3, value])
-
-    def message(field: int, *parts: bytes) -> bytes:
-        body = b"".join(parts)
-        return bytes([field << 3 | 2, len(body)]) + body  # all are shorter than 128
-
-    def text(field: int, value: str) -> bytes:
-        return message(field, value.encode())
-
-    def value(field: int, name: str, kind: int) -> bytes:
-        shape = message(2, *(message(1, text(2, f"{name}{axis}")) for axis in range(axes)))
-        return message(field, text(1, name), message(2, message(1, number(1, kind), shape)))
-
-    uint8, int8, int32 = 2, 3, 6  # TensorProto.DataType
-    node = message(
-        1, text(1, "rows"), text(1, "queries"), text(2, "products"), text(4, "MatMulInteger")
-    )
-    inputs = value(11, "rows", uint8) + value(11, "queries", int8)
-    graph = (node, text(2, "products"), inputs, value(12, "products", int32))
-    body = b"".join(graph)
-    size = bytes([len(body) & 127 | 128, len(body) >> 7])
-    return number(1, 8) + bytes([7 << 3 | 2]) + size + body + message(8, number(2, 13))

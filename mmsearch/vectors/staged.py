@@ -20,8 +20,8 @@ import numpy as np
 
 from mmsearch.vectors.cards import CardLists
 from mmsearch.vectors.faiss import FaissStore, faiss, read_from, threads
+from mmsearch.vectors.kernels import singles
 from mmsearch.vectors.lists import Lists
-from mmsearch.vectors.matrix import singles
 from mmsearch.vectors.planning import Engine
 from mmsearch.vectors.rounded import hands
 from mmsearch.vectors.scanning import scan

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mmsearch.vectors.faiss import faiss
+from mmsearch.vectors.kernels import singles
 from mmsearch.vectors.lists import Lists
-from mmsearch.vectors.matrix import singles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
