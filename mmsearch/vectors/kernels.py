@@ -1,4 +1,4 @@
-"""Operators of ONNX Runtime that are quicker than numpy's: products of bytes, halves made single.
+"""ONNX Runtime where it is quicker than numpy: products of bytes, and of halves made single.
 
 One thread a call: our own threads take a block each, which needs no handing over.
 """
@@ -13,16 +13,21 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mmsearch.records import Vectors
+    from mmsearch.records import Scores, Vectors
+
+    _Nodes = tuple[tuple[str, tuple[str, ...], str], ...]  # operator, inputs, output
+    _Inputs = tuple[tuple[str, int, int], ...]  # name, type, axes
 
 # onnx.proto's numbers of these types
-_FLOAT, _UINT8, _INT8, _INT32, _FLOAT16 = 1, 2, 3, 6, 10
+_FLOAT, _UINT8, _INT8, _INT32, _INT64, _FLOAT16 = 1, 2, 3, 6, 7, 10
 
 
 def multiplied(rows: NDArray[np.uint8], queries: NDArray[np.int8]) -> NDArray[np.int32]:
     """(..., m, q) products of (..., m, dim) bytes with (..., dim, q)."""
-    run = _operator("MatMulInteger", (_UINT8, _INT8), _INT32, rows.ndim).run
-    found: NDArray[np.int32] = run(None, {"0": rows, "1": queries})[0]
+    axes = rows.ndim
+    nodes = (("MatMulInteger", ("rows", "queries"), "found"),)
+    takes = (("rows", _UINT8, axes), ("queries", _INT8, axes))
+    found: NDArray[np.int32] = _run(nodes, takes, _INT32, axes, rows, queries)
     return found
 
 
@@ -30,14 +35,33 @@ def singles(rows: NDArray[Any]) -> Vectors:
     """(n, dim) rows in single precision: of halves, in a tenth of the time that numpy takes."""
     if rows.dtype != np.float16:
         return rows.astype(np.float32, copy=False)
-    run = _operator("Cast", (_FLOAT16,), _FLOAT, rows.ndim).run
-    found: Vectors = run(None, {"0": np.ascontiguousarray(rows)})[0]
+    nodes = (("Cast", ("rows",), "found"),)
+    found: Vectors = _run(nodes, (("rows", _FLOAT16, 2),), _FLOAT, 2, np.ascontiguousarray(rows))
     return found
 
 
+def products_at(rows: NDArray[Any], queries: Vectors, positions: NDArray[np.int64]) -> Scores:
+    """(q, m) products of (q, dim) queries with those of (n, dim) rows, halves or singles, that
+    stand at (q, m) positions.
+    """
+    kind = _FLOAT16 if rows.dtype == np.float16 else _FLOAT
+    nodes = (
+        ("Gather", ("rows", "positions"), "near"),
+        ("Cast", ("near",), "whole"),
+        ("MatMul", ("whole", "queries"), "found"),
+    )
+    takes = (("rows", kind, 2), ("positions", _INT64, 2), ("queries", _FLOAT, 3))
+    found: Scores = _run(nodes, takes, _FLOAT, 3, rows, positions, queries[:, :, None])
+    return found[:, :, 0]
+
+
+def _run(nodes: _Nodes, takes: _Inputs, gives: int, axes: int, *values: NDArray[Any]) -> Any:
+    names = (name for name, _, _ in takes)
+    return _session(nodes, takes, gives, axes).run(None, dict(zip(names, values, strict=True)))[0]
+
+
 @functools.cache
-def _operator(operator: str, takes: tuple[int, ...], gives: int, axes: int) -> Any:
-    """A session of this operator alone, with inputs "0", "1"... of so many axes."""
+def _session(nodes: _Nodes, takes: _Inputs, gives: int, axes: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -45,39 +69,45 @@ def _operator(operator: str, takes: tuple[int, ...], gives: int, axes: int) -> A
     options.intra_op_num_threads = 1
     # without VNNI, products of unsigned and signed bytes would overflow on x64, silently
     options.add_session_config_entry("session.x64quantprecision", "1")
-    graph = _graph(operator, takes, gives, axes)
+    graph = _graph(nodes, takes, gives, axes)
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def _graph(operator: str, takes: tuple[int, ...], gives: int, axes: int) -> bytes:
-    """An ONNX model with this one node, as protocol buffers have it (onnx.proto).
+def _graph(nodes: _Nodes, takes: _Inputs, gives: int, axes: int) -> bytes:
+    """An ONNX model of these nodes, as protocol buffers have it (onnx.proto), which gives "found"
+    of so many axes.
 
     Written out here because the package onnx is no part of what a search needs.
     """
 
     def number(field: int, value: int) -> bytes:
-        return _whole(field << 3) + _whole(value)
+        return _varint(field << 3) + _varint(value)
 
     def message(field: int, *parts: bytes) -> bytes:
         body = b"".join(parts)
-        return _whole(field << 3 | 2) + _whole(len(body)) + body
+        return _varint(field << 3 | 2) + _varint(len(body)) + body
 
     def text(field: int, value: str) -> bytes:
         return message(field, value.encode())
 
-    def value(field: int, name: str, kind: int) -> bytes:
-        shape = message(2, *(message(1, text(2, f"{name}.{axis}")) for axis in range(axes)))
+    def value(field: int, name: str, kind: int, axes: int) -> bytes:
+        shape = message(2, *(message(1, text(2, f"{name}{axis}")) for axis in range(axes)))
         return message(field, text(1, name), message(2, message(1, number(1, kind), shape)))
 
-    names = [str(at) for at in range(len(takes))]
-    node = [*(text(1, each) for each in names), text(2, "found"), text(4, operator)]
-    if operator == "Cast":  # an attribute of kind 2, a whole number
-        node.append(message(5, text(1, "to"), number(3, gives), number(20, 2)))
-    inputs = (value(11, each, kind) for each, kind in zip(names, takes, strict=True))
-    graph = message(7, message(1, *node), text(2, "g"), *inputs, value(12, "found", gives))
+    def node(operator: str, inputs: tuple[str, ...], output: str) -> bytes:
+        parts = [*(text(1, name) for name in inputs), text(2, output), text(4, operator)]
+        if operator == "Cast":  # its one attribute is a whole number, of kind 2
+            parts.append(message(5, text(1, "to"), number(3, _FLOAT), number(20, 2)))
+        return message(1, *parts)
+
+    inputs = (value(11, *each) for each in takes)
+    found = value(12, "found", gives, axes)
+    graph = message(7, *(node(*each) for each in nodes), text(2, "graph"), *inputs, found)
     return number(1, 8) + graph + message(8, number(2, 13))
 
 
-def _whole(number: int) -> bytes:
-    """A whole number as protocol buffers have it: seven bits a byte, the lowest first."""
-    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _whole(number >> 7)
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; all but the last byte have the eighth."""
+    if number < 128:
+        return bytes([number])
+    return bytes([number & 127 | 128]) + _varint(number >> 7)

@@ -2,8 +2,9 @@
 
 Product quantisation with 4-bit codes, compared in registers (FAISS's fast scan; André et al.,
 "Quicker ADC", 2018), passes over every row or over the nearest lists; the best of what it finds is
-scored from the rounded rows, and the best of those from the rows themselves. Many queries at once,
-and few rows that a filter keeps, begin with products of all rounded rows.
+scored from the rounded rows, and the best of those from the rows themselves. Few rows that lists
+give are scored from themselves at once, where all may stay in memory. Many queries at once, and few
+rows that a filter keeps, begin with products of all rounded rows.
 
 What a stage leaves out is judged by its own errors: when the k-th answer lies so near to the cut
 that a row beyond it could have done better, the query is asked again of all rounded rows, with ever
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmsearch.vectors.cards import CardLists
 from mmsearch.vectors.faiss import FaissStore, faiss, read_from, threads
-from mmsearch.vectors.kernels import singles
+from mmsearch.vectors.kernels import products_at
 from mmsearch.vectors.lists import Lists
 from mmsearch.vectors.planning import Engine
 from mmsearch.vectors.rounded import hands
@@ -51,7 +53,7 @@ _SURE = 4.5
 _TOGETHER = 12  # queries from which on products of all rounded rows cost less than codes
 _MOST = 20  # codes look at every row: for less than one in so many, bytes are gathered instead
 _LEAST = 2  # queries that are worth a thread
-_GATHERED = 8192  # rows that are gathered at a time: they stay in a core's own memory
+_GATHERED = 2048  # rows that are gathered at a time: they stay in a core's own memory
 # Bytes of a file's rows that may all stay in memory: of rows as they are, and rounded
 _STAY, _ROUNDED_STAY = 2**27, 2**30
 _READ = 2048  # rows of more than that read by position before their pages are given back
@@ -136,9 +138,13 @@ class StagedStore(FaissStore):
         whole = exactly and len(queries) >= _TOGETHER
         whole = whole or (filtered and (few or not self.plan.exact))
 
+        exactly_at = partial(products_at, self._base)
+
         def finish(queries: Vectors, approximate: Scores, found: Positions) -> Found:
-            exact = self._each(self._products_at, self._pages, queries, found)
+            exact = self._each(exactly_at, self._pages, queries, found)
             exact[found < 0] = -np.inf
+            if not exactly:  # else ties are broken by position
+                exact, found = _highest(exact, found, k + _SPARE)
             order = np.lexsort((found, -exact), axis=1)[:, :k]
             scores = np.take_along_axis(exact, order, 1)
             places = np.take_along_axis(found, order, 1)
@@ -162,8 +168,11 @@ class StagedStore(FaissStore):
 
         def look(queries: Vectors, *codes: Any) -> Found:
             told, near = codes or self.first.search(queries, chosen)
-            sure, rough, found = self._by_codes(queries, told, near, wanted, mask, k, finalists)
-            enough, scores, places = finish(queries, rough, found)
+            told, near = _kept(told, near, mask, wanted)
+            if not self.plan.exact and not self._pages.many:
+                return finish(queries, told, near)
+            sure, told, near = self._by_bytes(queries, told, near, k, finalists)
+            enough, scores, places = finish(queries, told, near)
             return sure & enough, scores, places
 
         # a card is asked for all of them at once
@@ -171,30 +180,18 @@ class StagedStore(FaissStore):
         codes = self.first.search(queries, chosen) if on_card else ()
         return self._shared_out(look, queries, *codes)
 
-    def _by_codes(
-        self, queries: Vectors, told: Scores, places: Positions, wanted: int,
-        mask: NDArray[np.bool_] | None, k: int, finalists: int,
-    ) -> Found:  # fmt: skip
+    def _by_bytes(
+        self, queries: Vectors, told: Scores, places: Positions, k: int, finalists: int
+    ) -> Found:
         """Whether codes, which told (q, m) scores and positions, saw enough; of those, the
         finalists by rounded rows.
         """
-        gone = places < 0
-        if mask is not None:
-            gone |= ~mask[places]
-            # bytes are looked at of those that are kept, which are few of what codes choose
-            first = np.argsort(gone, axis=1, kind="stable")[:, :wanted]
-            told, places = np.take_along_axis(told, first, 1), np.take_along_axis(places, first, 1)
-            gone = np.take_along_axis(gone, first, 1)
-        places = np.where(gone, -1, places)
         scores = self._each(self._rounded.scores, self._rounded_pages, queries, places)
-        scores[gone], told[gone] = -np.inf, -np.inf
+        scores[places < 0] = -np.inf
         sure = np.ones(len(queries), bool)
         if self.plan.exact:
             sure = _clear(-np.partition(-scores, k - 1, axis=1)[:, k - 1], told, scores)
-        if scores.shape[1] > finalists:
-            best = np.argpartition(scores, -finalists, axis=1)[:, -finalists:]
-            return sure, np.take_along_axis(scores, best, 1), np.take_along_axis(places, best, 1)
-        return sure, scores, places
+        return sure, *_highest(scores, places, finalists)
 
     def _filtered(self, keep: Positions | None) -> bool:
         """Whether these are what a filter keeps: rows that were removed are no filter."""
@@ -203,11 +200,6 @@ class StagedStore(FaissStore):
     def _exactly_asked(self, keep: Positions | None) -> bool:
         """Whether every row must be looked at: what a filter keeps is found exactly by any plan."""
         return self.plan.exact or self._filtered(keep)
-
-    def _products_at(self, queries: Vectors, places: Positions) -> Scores:
-        rows = singles(self._base.take(places.ravel(), axis=0)).reshape(*places.shape, -1)
-        products: Scores = np.einsum("qmd,qd->qm", rows, queries)  # by no BLAS: see `hands`
-        return products
 
     @staticmethod
     def _shared_out(look: Callable[..., tuple[Any, ...]], *queries: Any) -> tuple[Any, ...]:
@@ -266,6 +258,29 @@ class StagedStore(FaissStore):
         return rows
 
 
+def _kept(
+    told: Scores, places: Positions, mask: NDArray[np.bool_] | None, wanted: int
+) -> tuple[Scores, Positions]:
+    """Of (q, m) scores and positions, the first that the mask keeps, so many at most; -inf and -1
+    where there are fewer.
+    """
+    gone = places < 0
+    if mask is not None:
+        gone |= ~mask[places]
+        first = np.argsort(gone, axis=1, kind="stable")[:, :wanted]
+        told, places = np.take_along_axis(told, first, 1), np.take_along_axis(places, first, 1)
+        gone = np.take_along_axis(gone, first, 1)
+    return np.where(gone, -np.inf, told), np.where(gone, -1, places)
+
+
+def _highest(scores: Scores, places: Positions, count: int) -> tuple[Scores, Positions]:
+    """Of (q, m) scores and positions, so many with the highest, in no order, or all of them."""
+    if scores.shape[1] <= count:
+        return scores, places
+    best = np.argpartition(scores, -count, axis=1)[:, -count:]
+    return np.take_along_axis(scores, best, 1), np.take_along_axis(places, best, 1)
+
+
 class _Pages:
     """Pages of a mapped file: of rows that are read by position, they stay only for a while. A
     system that keeps files in large pieces maps half a megabyte for each.
@@ -273,14 +288,14 @@ class _Pages:
 
     def __init__(self, release: Callable[[], None], many: bool) -> None:
         """`many`: there are more of them than may all stay."""
-        self._release, self._many = release, many
+        self._release, self.many = release, many
         self._rows = 0
         self.at_once = _READ // 8 if many else _GATHERED  # rows that may be read
 
     def read(self, rows: int) -> None:
         """So many rows were."""
         self._rows += rows
-        if self._many and self._rows > _READ:
+        if self.many and self._rows > _READ:
             self._release()
             self._rows = 0
 
