@@ -172,8 +172,10 @@ def _ours(name: str, data: Data, *, tuned: bool = True) -> tuple[Search, Any, di
 def _peer(name: str, data: Data, *, tuned: bool = True) -> tuple[Search, Any, dict[str, Any]]:
     import index_peers
 
+    from mmsearch.vectors.tuning import aim
+
     index = index_peers.opened(name, data)
-    setting = index_peers.tuned(name, index, data, TARGET + 0.01) if tuned else ""
+    setting = index_peers.tuned(name, index, data, aim(TARGET)) if tuned else ""
     told = json.loads((data.folder / f"{name}.json").read_text())
     told["setting"] = f"{told['setting']}, {setting}" if setting != told["setting"] else setting
     size = (data.folder / f"{name}.faiss").stat().st_size

@@ -160,7 +160,7 @@ def test_two_thousand_rows_alike_come_by_their_ids(engine, tmp_path):
 
 
 def test_lists_are_set_by_texts_and_measured_with_fresh_ones(tmp_path):
-    """Few lists a query reach the target and a hundredth; figures of the other half."""
+    """Few lists a query reach the target; figures of the other half."""
     rng = np.random.default_rng(10)
     matrix = matrix_of(tmp_path / "a.matrix", clustered(rng, 8000))
     plan = Plan(Engine.PARTITIONED, "OPQ16_32,IVF64,PQ16x4fsr", 0.9, 0)

@@ -18,7 +18,7 @@ from mmsearch.vectors.lists import build_lists, description
 from mmsearch.vectors.planning import Engine, Plan, choose, lists_of, parts_of
 from mmsearch.vectors.rounded import Rounded, round_rows, step_of
 from mmsearch.vectors.staged import StagedStore
-from mmsearch.vectors.tuning import MARGIN, K, Truth, measure, nearest, recall, tune
+from mmsearch.vectors.tuning import K, Truth, aim, measure, nearest, recall, tune
 
 if TYPE_CHECKING:
     from mmsearch.records import Vectors
@@ -205,8 +205,7 @@ def _settled(
     draft = replace(draft, plan=plan, settings={} if plan.exact else {"coarse": _COARSE})
     store = StagedStore(matrix, draft, codes)
     if (one := _sets(asked)) is not None:
-        target = min(1.0, plan.target_recall + MARGIN)
-        settings = tune(store, one.setting, one.setting_truth, target)
+        settings = tune(store, one.setting, one.setting_truth, aim(plan.target_recall))
         draft = replace(draft, settings=settings)
     measured = {
         kind: measure(store, each.fresh, each.fresh_truth)

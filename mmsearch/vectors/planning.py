@@ -16,6 +16,7 @@ EXACT = 0.999  # recall@10 of what is called exact: the codes decide what is loo
 
 # Powers of two: with more lists, to sort rows into them takes longer than all else
 _LEAST_LISTS, _MOST_LISTS = 6, 13
+_CHEAP_LISTS = 4096
 
 # Parts of a code that FAISS's kernels for GPUs know, the most first: each has a byte there.
 _ON_CARDS = (96, 64, 56, 48, 40, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1)
@@ -73,7 +74,8 @@ def choose(
     usual = EXACT if rows < PARTITION_FROM_ROWS else MANY
     wanted = usual if target_recall is None else min(target_recall, EXACT)
     staged = Plan(Engine.STAGED, f"PQ{_parts(dim, 2)}x4fs", EXACT, _size(dim, 2))
-    lists = _lists(4 * rows**0.5)
+    # twice as many where choosing among them still costs little
+    lists = _lists(max(4 * rows**0.5, min(8 * rows**0.5, _CHEAP_LISTS)))
     partitioned = Plan(
         Engine.PARTITIONED,
         f"OPQ{_parts(dim, 2)}_{dim},IVF{lists},PQ{_parts(dim, 2)}x4fsr",
