@@ -31,7 +31,7 @@ _ROUNDS = 10  # of k-means: lists are no better after 25
 _COARSE = 400  # rows that lists and graphs choose where there is nothing to tune them with
 _EXACT = 256  # queries that are enough where every row is looked at
 _PROVED = 32  # true answers that are also had by multiplying every row
-_TOGETHER = 512  # queries whose true answers are looked for at once
+_TOGETHER = 256  # queries whose true answers are looked for at once
 
 
 def build_index(

@@ -48,7 +48,8 @@ def coded(
     dim = rows.shape[1]
     weight = _moment(rows)
     if len(queries) >= dim:
-        weight = (weight + _moment(queries)) / 2
+        weight += _moment(queries)
+        weight /= 2
     values, vectors = np.linalg.eigh(weight + np.eye(dim, dtype=np.float32) * (_RIDGE / dim))
     stretch, shrink = vectors * np.sqrt(values), vectors / np.sqrt(values)
     variance, turn = principal(left @ stretch)
@@ -61,8 +62,9 @@ def coded(
 
 def _moment(vectors: Vectors) -> Vectors:
     """(dim, dim) the mean of v v' over (n, dim) vectors, scaled to a trace of 1."""
-    moment = vectors.T @ vectors
-    return moment / np.float32(max(moment.trace(), 1e-30))
+    moment: Vectors = vectors.T @ vectors
+    moment /= max(moment.trace(), np.float32(1e-30))
+    return moment
 
 
 def _balanced(dim: int, parts: int) -> NDArray[np.int64]:

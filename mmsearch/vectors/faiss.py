@@ -7,14 +7,16 @@ damaged files and answered wrongly).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmsearch.errors import MissingExtra
 from mmsearch.vectors.exact import ExactStore, few
+from mmsearch.vectors.rounded import hands
 
 try:
     import faiss
@@ -27,7 +29,15 @@ if TYPE_CHECKING:
     from mmsearch.records import Scores, Vectors
     from mmsearch.vectors.matrix import Matrix
 
-__all__ = ["FaissStore", "faiss", "multiply_matrices", "read_from", "threads", "written_by"]
+__all__ = [
+    "FaissStore",
+    "faiss",
+    "multiply_matrices",
+    "read_from",
+    "shared_out",
+    "threads",
+    "written_by",
+]
 
 # Queries that are multiplied one by one: a single one by FAISS takes two fifths of numpy's time,
 # which a product of matrices has made up for from here on.
@@ -36,6 +46,7 @@ _ONE_BY_ONE = 4
 # the queries: at 256 dimensions that is ten times slower between 20 queries and 500.
 _MATRICES = 20
 _SHARED = 2**17  # products that are worth a second thread
+_LEAST = 2  # rows that are
 read_from, written_by = faiss.ZeroCopyIOReader, faiss.PyCallbackIOWriter  # type: ignore[attr-defined]
 _PRODUCTS = faiss.fvec_inner_products_ny  # type: ignore[attr-defined]  # its stubs lack this one
 
@@ -108,3 +119,19 @@ def threads(queries: int, products: int = _SHARED) -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(usual)
+
+
+def shared_out(look: Callable[..., tuple[Any, ...]], *rows: Any) -> tuple[Any, ...]:
+    """What `look` finds of rows, and of what goes with each of them; every thread looks at some of
+    them, and FAISS and its BLAS wake no others for these.
+    """
+
+    def alone(*some: Any) -> tuple[Any, ...]:
+        with threads(1):
+            return look(*some)
+
+    shares = min(os.cpu_count() or 1, len(rows[0]) // _LEAST)
+    if shares < 2:
+        return alone(*rows)
+    split = (np.array_split(each, shares) for each in rows)
+    return tuple(map(np.concatenate, zip(*hands().map(alone, *split), strict=True)))

@@ -17,7 +17,7 @@ import numpy as np
 from mmsearch.vectors.centres import Centres, gather
 from mmsearch.vectors.codebook import Codebook
 from mmsearch.vectors.directions import coded, principal
-from mmsearch.vectors.faiss import faiss
+from mmsearch.vectors.faiss import faiss, shared_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Positions = NDArray[np.int64]
 
-_ANALYSED = 16_384  # rows whose variance is looked at, at most
+_ANALYSED = 8192  # rows whose variance is looked at, at most
 # FAISS's way through the lists that keeps the best of a query in a reservoir, one query after the
 # other: four fifths of the time of heaps, or of all queries of a list at once
 _RESERVOIRS = 11
@@ -136,47 +136,70 @@ def build_lists(
     some = sample[:: -(-len(sample) // _ANALYSED)]
     leading = min(dim, max(_LEADING, dim // 4))
     first = principal(some)[1][:, :leading]  # (dim, leading)
-    lists = min(lists, len(sample))
     # products by FAISS's BLAS, which shares its threads: those of numpy's would spin beside
-    means = gather(_transform(first).apply(sample), lists)
-    centres = Centres(means)
-    whole = means @ first.T  # (lists, dim)
-    left = some - whole[centres.nearest(some @ first)]
+    means = gather(_transform(first).apply(sample), min(lists, len(sample)))
+    left = some - (means @ first.T)[Centres(means).nearest(some @ first)]
     of_rows, of_queries = coded(left, some, queries, parts, each, leading)
-    kept = of_rows.shape[1]
-    parts = kept // each
-    turn, taken = _transform(np.hstack([first, of_rows])), whole @ of_rows
+    coder = _Coder(some, means, first, of_rows, of_rows.shape[1] // each)
+    return _filled(coder, blocks, np.hstack([first, of_queries]))
 
-    def placed(rows: Vectors) -> tuple[Positions, Vectors]:
-        """(n,) lists of (n, dim) rows, and (n, kept) what is left of them there, as it is coded."""
-        turned = turn.apply(np.ascontiguousarray(rows))
-        near = centres.nearest(turned[:, :leading])
-        return near, turned[:, leading:] - taken[near]
 
-    book = Codebook(placed(some)[1], parts)
+class _Coder:
+    """Which list rows belong to, and what of them is coded there."""
+
+    def __init__(
+        self, some: Vectors, means: Vectors, first: Vectors, of_rows: Vectors, parts: int
+    ) -> None:
+        """Codes of so many parts, learnt from some rows. `means` are (lists, leading), `first` the
+        (dim, leading) directions of these, `of_rows` the (dim, kept) of what is coded.
+        """
+        self.means = means
+        self._centres = Centres(means)
+        self._turn = _transform(np.hstack([first, of_rows]))
+        self._coded = (means @ first.T) @ of_rows  # (lists, kept) what a list has of a row's
+        self.book = Codebook(self._placed(some)[1], parts)
+
+    def coded(self, rows: Vectors) -> tuple[Positions, NDArray[np.uint8]]:
+        """(n,) lists of (n, dim) rows, and their codes."""
+        near, left = self._placed(rows)
+        return near, self.book.codes(left)
+
+    def _placed(self, rows: Vectors) -> tuple[Positions, Vectors]:
+        turned = self._turn.apply(np.ascontiguousarray(rows))
+        leading = self.means.shape[1]
+        near = self._centres.nearest(turned[:, :leading])
+        left = turned[:, leading:]
+        left -= self._coded[near]
+        return near, left
+
+
+def _filled(coder: _Coder, blocks: Iterator[Vectors], asked: Vectors) -> Any:
+    """FAISS's index of these rows; `asked` are the (dim, leading + kept) directions of queries."""
+    book, (lists, leading) = coder.book.quantizer, coder.means.shape
+    kept = book.d
     quantizer = faiss.IndexFlatIP(kept)
-    quantizer.add(np.pad(means, ((0, 0), (0, kept - leading))))
+    quantizer.add(np.pad(coder.means, ((0, 0), (0, kept - leading))))
     # into lists of plain codes: the packed ones, given their lists, hold nonsense (1.15.1)
-    codes: Any = faiss.IndexIVFPQ(quantizer, kept, lists, parts, 4, faiss.METRIC_INNER_PRODUCT)
-    codes.pq, codes.is_trained = book.quantizer, True
+    codes: Any = faiss.IndexIVFPQ(quantizer, kept, lists, book.M, 4, faiss.METRIC_INNER_PRODUCT)
+    codes.pq, codes.is_trained = book, True
     bytes_of_list, start = codes.coarse_code_size(), 0
     for block in blocks:
-        near, left = placed(block)
+        near, found = shared_out(coder.coded, block)
         named = near.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :bytes_of_list]
         ids = np.arange(start, start + len(block))
-        codes.add_sa_codes(np.concatenate([named, book.codes(left)], axis=1), ids)
+        codes.add_sa_codes(np.concatenate([named, found], axis=1), ids)
         start += len(block)
     packed = faiss.IndexIVFPQFastScan(codes)
     packed.orig_invlists = None  # of which nothing is looked at any more
     codes.replace_invlists(faiss.ArrayInvertedLists(lists, codes.code_size))
-    found: Any = faiss.IndexPreTransform(packed)
-    coded_ones = np.arange(leading, leading + kept, dtype=np.int32)
-    taken = faiss.RemapDimensionsTransform(leading + kept, kept, faiss.swig_ptr(coded_ones))
-    asked = _transform(np.hstack([first, of_queries]))
-    found.prepend_transform(taken)
-    found.prepend_transform(asked)
-    found.referenced_objects = [asked, taken, packed, quantizer]
-    return found
+    whole: Any = faiss.IndexPreTransform(packed)
+    last = np.arange(leading, leading + kept, dtype=np.int32)
+    picked: Any = faiss.RemapDimensionsTransform(leading + kept, kept, faiss.swig_ptr(last))
+    turn = _transform(asked)
+    whole.prepend_transform(picked)
+    whole.prepend_transform(turn)
+    whole.referenced_objects = [turn, picked, packed, quantizer]
+    return whole
 
 
 def description(index: Any) -> str:
@@ -187,7 +210,8 @@ def description(index: Any) -> str:
 
 def _transform(directions: Vectors) -> Any:
     """What gives the (n, m) products of (n, dim) vectors with (dim, m) directions."""
-    found: Any = faiss.LinearTransform(*directions.shape, False)
+    dim, count = directions.shape
+    found: Any = faiss.LinearTransform(dim, count, False)
     faiss.copy_array_to_vector(directions.T.astype(np.float32).ravel(), found.A)
     found.is_trained = True
     return found

@@ -13,7 +13,6 @@ wider cuts, and in the end, of rows that are all alike, against every row.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmsearch.vectors.cards import CardLists
-from mmsearch.vectors.faiss import FaissStore, faiss, read_from, threads
+from mmsearch.vectors.faiss import FaissStore, faiss, read_from, shared_out, threads
 from mmsearch.vectors.kernels import products_at
 from mmsearch.vectors.lists import Lists
 from mmsearch.vectors.planning import Engine
-from mmsearch.vectors.rounded import hands
 from mmsearch.vectors.scanning import scan
 from mmsearch.vectors.tuning import K, set_up
 
@@ -52,7 +50,6 @@ _WIDER = 8  # times the finalists when a cut was too near
 _SURE = 4.5
 _TOGETHER = 12  # queries from which on products of all rounded rows cost less than codes
 _MOST = 20  # codes look at every row: for less than one in so many, bytes are gathered instead
-_LEAST = 2  # queries that are worth a thread
 _GATHERED = 2048  # rows that are gathered at a time: they stay in a core's own memory
 # Bytes of a file's rows that may all stay in memory: of rows as they are, and rounded
 _STAY, _ROUNDED_STAY = 2**27, 2**30
@@ -154,9 +151,9 @@ class StagedStore(FaissStore):
 
         if whole or again or self.first is None:
             if keep is None and len(queries) < _TOGETHER:
-                return self._shared_out(finish, queries, *scan(self._rounded, queries, finalists))
+                return shared_out(finish, queries, *scan(self._rounded, queries, finalists))
             best = self._rounded.best(queries, finalists, keep)
-            return self._shared_out(finish, queries, *best)
+            return shared_out(finish, queries, *best)
         size = len(self._base)
         kept = size if keep is None else len(keep)
         if self.coarse:
@@ -178,7 +175,7 @@ class StagedStore(FaissStore):
         # a card is asked for all of them at once
         on_card = self.plan.engine is Engine.GPU_LISTS
         codes = self.first.search(queries, chosen) if on_card else ()
-        return self._shared_out(look, queries, *codes)
+        return shared_out(look, queries, *codes)
 
     def _by_bytes(
         self, queries: Vectors, told: Scores, places: Positions, k: int, finalists: int
@@ -200,22 +197,6 @@ class StagedStore(FaissStore):
     def _exactly_asked(self, keep: Positions | None) -> bool:
         """Whether every row must be looked at: what a filter keeps is found exactly by any plan."""
         return self.plan.exact or self._filtered(keep)
-
-    @staticmethod
-    def _shared_out(look: Callable[..., tuple[Any, ...]], *queries: Any) -> tuple[Any, ...]:
-        """What `look` finds of queries, and of what goes with each of them; every thread looks at
-        some of them.
-        """
-
-        def alone(*some: Any) -> tuple[Any, ...]:
-            with threads(1):
-                return look(*some)
-
-        shares = min(os.cpu_count() or 1, len(queries[0]) // _LEAST)
-        if shares < 2:
-            return alone(*queries)
-        split = (np.array_split(each, shares) for each in queries)
-        return tuple(map(np.concatenate, zip(*hands().map(alone, *split), strict=True)))
 
     @staticmethod
     def _each(
