@@ -121,6 +121,14 @@ def test_choices():
         choose(1_000_000, 512, target_recall=95)
 
 
+@pytest.mark.parametrize(
+    "rows, lists", [(50_000, 2048), (205_568, 4096), (1_000_000, 4096), (10_000_000, 8192)]
+)
+def test_as_many_lists_as_rows_need(rows, lists):
+    """Eight times the root of few rows, four times that of many, as a power of two."""
+    assert f",IVF{lists}," in choose(rows, 512, target_recall=0.95).factory
+
+
 def test_halves_are_searched_as_whole_numbers_are(tmp_path):
     """A matrix in half precision: the products of its rows as float32."""
     rows = clustered(np.random.default_rng(2), 50)
@@ -145,7 +153,7 @@ def test_the_layout_is_the_documented_one(made):
     rows, matrix, path, _ = made
     raw = Path(path).read_bytes()
     magic, version, dim, count, generation, last_id, mark, ids, _ = HEADER.unpack_from(raw)
-    assert (magic, version, dim, count) == (b"MMSINDEX", 3, DIM, ROWS)
+    assert (magic, version, dim, count) == (b"MMSINDEX", 4, DIM, ROWS)
     assert (generation, last_id, mark.decode()) == (1, matrix.last_id, MARK)
     assert ids == hashlib.sha256(matrix.rows.ids.tobytes()).digest()
     _, said = described(raw)

@@ -47,7 +47,8 @@ def looked_at(matrix, index, queries):
     """How many lists a query looks at, on average, by products with all centres."""
     lists = open_store("auto", DIM, matrix, index).first
     centres = faiss.downcast_index(lists.inner.quantizer).reconstruct_n(0, lists.inner.nlist)
-    near = lists._turn.apply(queries) @ centres.T
+    leading = lists._turn.d_out - lists.inner.d
+    near = lists._turn.apply(queries)[:, :leading] @ centres[:, :leading].T
     return (near >= near.max(axis=1, keepdims=True) - index.settings["gap"]).sum(axis=1).mean()
 
 
@@ -271,6 +272,30 @@ def test_codes_rank_the_true_rows_as_slow_loops_do(tmp_path):
         for line, places in zip(chosen, oracle.tolist(), strict=True)
     ]
     assert tuning._ranks(store, queries, truth.places, 1600).tolist() == expected
+
+
+@pytest.mark.parametrize("stay", [2**27, 0])
+def test_what_codes_choose_is_scored_from_the_rows(tmp_path, monkeypatch, stay):
+    """Slow loops: of thirty rows that codes choose, the ten with the highest products; where rows
+    may not stay in memory, of the sixteen with the highest products of whole numbers.
+    """
+    monkeypatch.setattr("mmsearch.vectors.staged._STAY", stay)
+    rng = np.random.default_rng(19)
+    matrix = matrix_of(tmp_path / "a.matrix", clustered(rng, 3000))
+    store = opened("partitioned", matrix, str(tmp_path / "a.index"))
+    store.set_up({"gap": 0.2})
+    store.coarse = 30
+    queries = clustered(rng, 9)
+    scores, ids = store.search(queries, 10)
+    chosen = store.chosen(queries, 30)
+    if not stay:
+        rough = store._rounded.scores(queries, chosen)
+        chosen = np.take_along_axis(chosen, np.argsort(-rough, axis=1)[:, :16], 1)
+    for query, line, found, places in zip(queries, scores, ids, chosen, strict=True):
+        products = matrix.rows.vectors[places].astype(np.float32) @ query
+        best = np.argsort(-products)[:10]
+        assert found.tolist() == matrix.rows.ids[places[best]].tolist()
+        assert line == pytest.approx(products[best], abs=1e-6)
 
 
 @pytest.mark.parametrize("size, k", [(40, 40), (70_000, 30)])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mmsearch.vectors.matrix import Matrix
 
 MAGIC = b"MMSINDEX"
-VERSION = 3
+VERSION = 4
 # magic, version, dim, rows, generation, last id, fingerprint, SHA-256 of the matrix's ids,
 # and where the description starts: it ends where the file does
 _HEADER = struct.Struct("<8sIIQQq64s32sQ")

@@ -134,7 +134,6 @@ class StagedStore(FaissStore):
         few = keep is not None and len(keep) * _MOST < len(self._base)
         whole = exactly and len(queries) >= _TOGETHER
         whole = whole or (filtered and (few or not self.plan.exact))
-
         exactly_at = partial(products_at, self._base)
 
         def finish(queries: Vectors, approximate: Scores, found: Positions) -> Found:
