@@ -317,7 +317,7 @@ def main() -> int:
     parser.add_argument("--real", type=Path, help="a folder of benchmarks/real_vectors.py")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument("--only", choices=("prepare", "build", "measure"))
-    parser.add_argument("--turns", type=int, default=3, help="an engine's quickest counts")
+    parser.add_argument("--turns", type=int, help="an engine's quickest counts; 3, of light ones 1")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument(
         "--light",
@@ -329,6 +329,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.light:
         lighten()
+    count = options.turns or (1 if options.light else 3)
     data = Data(options.data, options.work / options.data)
     if options.child:
         print(json.dumps((resident if options.resident else measure)(options.child, data)))
@@ -348,10 +349,10 @@ def main() -> int:
 
     where = machine()
     turns: dict[str, list[Any]] = {name: [] for name in options.engines}
-    for turn in range(options.turns):
+    for turn in range(count):
         for name in options.engines:
             turns[name].append(child(name))
-            print(f"{name}: measured, turn {turn + 1} of {options.turns}", file=sys.stderr)
+            print(f"{name}: measured, turn {turn + 1} of {count}", file=sys.stderr)
     rows: list[dict[str, Any]] = []
     for name, told in turns.items():
         sizes = child(name, "--resident")
