@@ -10,7 +10,7 @@ from mmsearch.vectors.kernels import multiplied, products_at, singles
 
 @pytest.mark.parametrize("at_once", [2**21, 999])
 def test_every_half_becomes_the_single_that_numpy_makes_of_it(monkeypatch, at_once):
-    """In one piece or many, all that are numbers, to the bit: both zeros, subnormals, the greatest, infinity."""
+    """To the bit, in one piece or many: both zeros, subnormals, the greatest, infinity."""
     monkeypatch.setattr("mmsearch.vectors.kernels._AT_ONCE", at_once)
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     halves = halves[~np.isnan(halves)].reshape(-1, 2)
