@@ -77,6 +77,21 @@ def test_ties_come_in_the_order_of_their_ids(kind):
     assert [id for _, id in found(store, rows[0], 2, among=[50, 4, 40, 60])] == [40, 50]
 
 
+@pytest.mark.parametrize("k", [1, 2, 10, 47, 400])
+def test_the_best_of_many_rows_that_tie(kind, k):
+    """A thousand rows, most of them alike to others: brute force's, by score and id."""
+    rng = np.random.default_rng(3)
+    rows, queries = integers(rng, 1000), integers(rng, 6)
+    store = open_store(kind, DIM)
+    store.add(np.arange(1, 1001), rows)
+    store.remove(np.arange(1, 1001, 7))
+    held = {id: rows[id - 1] for id in range(1, 1001) if id % 7 != 1}
+    among = range(1, 1001, 3)
+    for query in queries:
+        assert found(store, query, k) == brute_force(held, query, k)
+        assert found(store, query, k, among) == brute_force(held, query, k, among)
+
+
 def test_k_beyond_the_rows_gives_them_all(kind):
     """k larger than the store is no error."""
     store = open_store(kind, DIM)

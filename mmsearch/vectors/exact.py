@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmsearch.records import Ids, Scores, Vectors
 
 _FEW = 2  # queries
+_GROUPS = 8  # times k: of so many, hardly two of the k highest are in one
 _BLOCK = 16_384  # rows copied at a time: 16 MB at 256 dimensions
 
 
@@ -121,9 +122,8 @@ class ExactStore:
             scores[:, left_out] = -np.inf  # never among the k: k is at most len(keep)
         if k < scores.shape[1]:
             # every row that ties with the k-th has to be seen, or the tie would be broken
-            # by chance: take all at or above the k-th score, then order and cut
-            kth = np.partition(scores, -k, axis=1)[:, -k]
-            pairs = zip(scores, kth, strict=True)
+            # by chance: take all that may reach the k-th score, then order and cut
+            pairs = zip(scores, _floors(scores, k), strict=True)
             positions = np.stack([_ordered(s, np.flatnonzero(s >= least), k) for s, least in pairs])
         else:
             positions = np.stack([_ordered(row, np.arange(len(row)), k) for row in scores])
@@ -142,6 +142,18 @@ def multiplied(queries: Vectors, rows: Vectors) -> Scores:
 def few(keep: NDArray[np.int64] | None, rows: int) -> TypeGuard[NDArray[np.int64]]:
     """True when copying the kept rows costs less than scoring all of them."""
     return keep is not None and len(keep) * 8 < rows
+
+
+def _floors(scores: Scores, k: int) -> Scores:
+    """(q,) at or below the k-th highest of (q, n) scores: the k-th of the highest of their groups,
+    which takes a tenth of the time.
+    """
+    groups = _GROUPS * k
+    each = scores.shape[1] // groups
+    if each > 1:
+        scores = scores[:, : groups * each].reshape(len(scores), groups, each).max(axis=2)
+    floors: Scores = np.partition(scores, -k, axis=1)[:, -k]
+    return floors
 
 
 def _ordered(
