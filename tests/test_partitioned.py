@@ -62,7 +62,9 @@ def test_gaps_say_from_where_on_a_row_is_looked_for(made):
 
 
 def test_a_cost_is_counted_from_lists_their_rows_and_what_is_scored(made):
-    """By hand: 100 ns a list, 0.055 a byte of codes, 30 a row scored and 0.25 each of its bytes."""
+    """By hand: 100 ns a list, 0.055 a byte of codes, 30 a row scored and 0.25 each of its bytes,
+    and 1,500 more where its page has to be mapped.
+    """
     lists, members, near, queries = made
     lists.gap = np.float32(0.1)
     looked = [
@@ -71,7 +73,8 @@ def test_a_cost_is_counted_from_lists_their_rows_and_what_is_scored(made):
     ]
     codes = lists.inner.pq.M / 2
     expected = sum(100 * len(sizes) + 0.055 * codes * sum(sizes) for sizes in looked) / len(looked)
-    assert lists.cost(queries, 7) == pytest.approx(expected + 7 * (30 + 0.25 * DIM))
+    assert lists.cost(queries, 7, False) == pytest.approx(expected + 7 * (30 + 0.25 * DIM))
+    assert lists.cost(queries, 7, True) == pytest.approx(expected + 7 * (1530 + 0.25 * DIM))
 
 
 def test_codes_leave_out_directions_in_which_rows_hardly_vary():

@@ -32,9 +32,10 @@ _ANALYSED = 8192  # rows whose variance is looked at, at most
 _RESERVOIRS = 11
 _LEADING = 64  # directions in which centres differ, at least
 _ALL = 2**30  # beyond any product with a centre
-# Nanoseconds that a list takes, a byte of codes, and a row that is scored, with each of its bytes:
-# measured one by one on a processor with AVX-512. What counts is how they compare.
-_PER_LIST, _PER_BYTE, _PER_SCORED, _PER_BYTE_SCORED = 100.0, 0.055, 30.0, 0.25
+# Nanoseconds that a list takes, a byte of codes, and a row that is scored, with each of its bytes,
+# and with its page where that has to be mapped first: measured one by one on a processor with
+# AVX-512. What counts is how they compare.
+_PER_LIST, _PER_BYTE, _PER_SCORED, _PER_BYTE_SCORED, _PER_PAGE = 100.0, 0.055, 30.0, 0.25, 1500.0
 
 
 class Lists:
@@ -88,15 +89,16 @@ class Lists:
         found: NDArray[np.float32] = behind * units
         return found
 
-    def cost(self, queries: Vectors, chosen: int) -> float:
-        """Nanoseconds of a query, on average, that chooses so many rows: counted, not timed, so
-        that nothing else on a machine has a say in what an index is set to.
+    def cost(self, queries: Vectors, chosen: int, paged: bool) -> float:
+        """Nanoseconds of a query, on average, that chooses so many rows, `paged` where their pages
+        do not stay in memory: counted, not timed, so that nothing else on a machine has a say in
+        what an index is set to.
         """
         near, _, least = self._within(self._turn.apply(queries))
         on = near >= least
         codes = (on @ self._sizes).mean() * self.inner.pq.M / 2
-        scored = chosen * (_PER_SCORED + _PER_BYTE_SCORED * self._turn.d_in)
-        return float(on.sum(axis=1).mean() * _PER_LIST + codes * _PER_BYTE + scored)
+        each = _PER_SCORED + _PER_BYTE_SCORED * self._turn.d_in + _PER_PAGE * paged
+        return float(on.sum(axis=1).mean() * _PER_LIST + codes * _PER_BYTE + chosen * each)
 
     def _within(self, turned: Vectors) -> tuple[NDArray[np.int32], Vectors, NDArray[np.int32]]:
         """(q, lists) products with all centres, in units that are (q, 1), and the (q, 1) least

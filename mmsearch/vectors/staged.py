@@ -84,7 +84,8 @@ class StagedStore(FaissStore):
         self._masked: tuple[Positions, NDArray[np.bool_]] | None = None
         self._filter: tuple[Positions, Vectors | None] | None = None  # the last, and its rows
         self._pages = _Pages(matrix.release, matrix.rows.vectors.nbytes > _STAY)
-        self._rounded_pages = _Pages(index.release, index.rounded.rows.nbytes > _ROUNDED_STAY)
+        self.paged = index.rounded.rows.nbytes > _ROUNDED_STAY  # what codes choose is mapped anew
+        self._rounded_pages = _Pages(index.release, self.paged)
 
     def _nearest(
         self, queries: Vectors, rows: Vectors, k: int, keep: Positions | None

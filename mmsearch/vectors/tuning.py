@@ -159,7 +159,7 @@ def tune(store: StagedStore, queries: Vectors, truth: Truth, target: float) -> d
 def _cost(store: StagedStore, queries: Vectors) -> float:
     """What a search costs: counted where it can be, else seconds of the processor."""
     if isinstance(store.first, Lists):
-        return store.first.cost(queries, store.coarse)
+        return store.first.cost(queries, store.coarse, store.paged)
     begun = time.process_time()
     store.search(queries, K)
     return time.process_time() - begun
