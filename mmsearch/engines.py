@@ -22,7 +22,6 @@ from mmsearch import hubness
 from mmsearch.catalog import Catalog
 from mmsearch.errors import LibraryDamaged, UsageError
 from mmsearch.groups import Group
-from mmsearch.ranking import highest
 from mmsearch.records import Kind
 from mmsearch.settings import Settings
 from mmsearch.vectors import (
@@ -34,6 +33,7 @@ from mmsearch.vectors import (
     gpu_available,
     open_index,
 )
+from mmsearch.vectors.exact import highest
 from mmsearch.vectors.matrix import Matrix, hash_file
 from mmsearch.vectors.planning import EXACT, INDEX_FROM_ROWS
 

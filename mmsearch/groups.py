@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 
 from mmsearch.places import Places
-from mmsearch.ranking import highest
 from mmsearch.records import Rows
 from mmsearch.vectors import Engine, VectorStore, open_store
-from mmsearch.vectors.exact import multiplied
+from mmsearch.vectors.exact import highest, multiplied
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     Scores = NDArray[np.floating]  # any shape; the arrays of one call have the same
 
-_GROUP = 64  # values of which the highest stands for all when the k highest are looked for
-
 Id = TypeVar("Id", bound=Hashable)
 
 # Chosen on Flickr8k's dev split (benchmarks/hybrid.py has what the others came to).
@@ -74,19 +72,3 @@ def fuse(own: Scores, captions: Scores, words: Scores) -> Scores:
     told = words / _NATS
     worth: Scores = np.fmax(described, told) + _SHARE * np.where(np.isnan(words), 0, told)
     return worth
-
-
-def highest(values: Scores, k: int) -> NDArray[np.int64]:
-    """Where the k highest of (n,) values are, highest first, equal ones from left to right.
-
-    -inf is never among them.
-    """
-    at = np.arange(len(values))
-    if k < len(values):
-        # k groups have a highest value of at least that of the k-th: so have k values, and few more
-        groups = len(values) // _GROUP
-        some = values[: groups * _GROUP].reshape(groups, -1).max(axis=1) if groups >= k else values
-        at = np.flatnonzero(values >= np.partition(some, -k)[-k])
-    at = at[values[at] > -np.inf]
-    order: NDArray[np.int64] = at[np.lexsort((at, -values[at]))][:k]
-    return order

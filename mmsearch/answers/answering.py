@@ -12,9 +12,10 @@ from mmsearch.answers.question import Answer, Hybrid, Question
 from mmsearch.answers.standard import Standard
 from mmsearch.catalog import Catalog, Matches, Standing
 from mmsearch.groups import Scored
-from mmsearch.ranking import fuse, highest
+from mmsearch.ranking import fuse
 from mmsearch.records import Kind, Modality
 from mmsearch.space import Space, products
+from mmsearch.vectors.exact import highest
 
 if TYPE_CHECKING:
     from mmsearch.groups import Group

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmsearch.answers.standard import Standard
 from mmsearch.groups import Group, Scored
-from mmsearch.ranking import highest
+from mmsearch.vectors.exact import highest
 
 if TYPE_CHECKING:
     from mmsearch.answers.question import Question

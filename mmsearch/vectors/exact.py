@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmsearch.records import Ids, Scores, Vectors
 
 _FEW = 2  # queries
-_GROUPS = 8  # times k: of so many, hardly two of the k highest are in one
+_GROUP = 64  # values of which the highest stands for all when the k highest are looked for
 _BLOCK = 16_384  # rows copied at a time: 16 MB at 256 dimensions
 
 
@@ -120,13 +120,7 @@ class ExactStore:
             left_out = np.ones(len(rows), bool)
             left_out[keep] = False
             scores[:, left_out] = -np.inf  # never among the k: k is at most len(keep)
-        if k < scores.shape[1]:
-            # every row that ties with the k-th has to be seen, or the tie would be broken
-            # by chance: take all that may reach the k-th score, then order and cut
-            pairs = zip(scores, _floors(scores, k), strict=True)
-            positions = np.stack([_ordered(s, np.flatnonzero(s >= least), k) for s, least in pairs])
-        else:
-            positions = np.stack([_ordered(row, np.arange(len(row)), k) for row in scores])
+        positions = np.stack([highest(row, k) for row in scores])
         return np.take_along_axis(scores, positions, 1), positions
 
 
@@ -144,23 +138,20 @@ def few(keep: NDArray[np.int64] | None, rows: int) -> TypeGuard[NDArray[np.int64
     return keep is not None and len(keep) * 8 < rows
 
 
-def _floors(scores: Scores, k: int) -> Scores:
-    """(q,) at or below the k-th highest of (q, n) scores: the k-th of the highest of their groups,
-    which takes a tenth of the time.
+def highest(values: NDArray[np.floating], k: int) -> NDArray[np.int64]:
+    """Where the k highest of (n,) values are, highest first, equal ones from left to right.
+
+    -inf is never among them.
     """
-    groups = _GROUPS * k
-    each = scores.shape[1] // groups
-    if each > 1:
-        scores = scores[:, : groups * each].reshape(len(scores), groups, each).max(axis=2)
-    floors: Scores = np.partition(scores, -k, axis=1)[:, -k]
-    return floors
-
-
-def _ordered(
-    scores: NDArray[np.float32], positions: NDArray[np.int64], k: int
-) -> NDArray[np.int64]:
-    order: NDArray[np.int64] = np.lexsort((positions, -scores[positions]))[:k]
-    return positions[order]
+    at = np.arange(len(values))
+    if k < len(values):
+        # k groups have a highest value of at least that of the k-th: so have k values, and few more
+        groups = len(values) // _GROUP
+        some = values[: groups * _GROUP].reshape(groups, -1).max(axis=1) if groups >= k else values
+        at = np.flatnonzero(values >= np.partition(some, -k)[-k])
+    at = at[values[at] > -np.inf]
+    order: NDArray[np.int64] = at[np.lexsort((at, -values[at]))][:k]
+    return order
 
 
 def _bare(ids: Ids, vectors: Vectors) -> Rows:
