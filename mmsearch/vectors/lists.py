@@ -140,47 +140,44 @@ def build_lists(
     first = principal(some)[1][:, :leading]  # (dim, leading)
     # products by FAISS's BLAS, which shares its threads: those of numpy's would spin beside
     means = gather(_transform(first).apply(sample), min(lists, len(sample)))
-    left = some - (means @ first.T)[Centres(means).nearest(some @ first)]
+    centres = Centres(means)
+    whole: Vectors = means @ first.T  # (lists, dim)
+    left: Vectors = some - whole[centres.nearest(some @ first)]
     of_rows, of_queries = coded(left, some, queries, parts, each, leading)
-    coder = _Coder(some, means, first, of_rows, of_rows.shape[1] // each)
-    return _filled(coder, blocks, np.hstack([first, of_queries]))
+    book = Codebook(left @ of_rows, of_rows.shape[1] // each)
+    held: Vectors = whole @ of_rows
+    coder = _Coder(centres, book, np.hstack([first, of_rows]), held)
+    return _filled(coder, blocks, means, np.hstack([first, of_queries]))
 
 
 class _Coder:
     """Which list rows belong to, and what of them is coded there."""
 
-    def __init__(
-        self, some: Vectors, means: Vectors, first: Vectors, of_rows: Vectors, parts: int
-    ) -> None:
-        """Codes of so many parts, learnt from some rows. `means` are (lists, leading), `first` the
-        (dim, leading) directions of these, `of_rows` the (dim, kept) of what is coded.
+    def __init__(self, centres: Centres, book: Codebook, turn: Vectors, held: Vectors) -> None:
+        """`turn` are the (dim, leading + kept) directions of centres and of codes, `held` the
+        (lists, kept) that a list has of what is coded.
         """
-        self.means = means
-        self._centres = Centres(means)
-        self._turn = _transform(np.hstack([first, of_rows]))
-        self._coded = (means @ first.T) @ of_rows  # (lists, kept) what a list has of a row's
-        self.book = Codebook(self._placed(some)[1], parts)
+        self.book = book
+        self._centres, self._turn, self._held = centres, _transform(turn), held
 
     def coded(self, rows: Vectors) -> tuple[Positions, NDArray[np.uint8]]:
         """(n,) lists of (n, dim) rows, and their codes."""
-        near, left = self._placed(rows)
-        return near, self.book.codes(left)
-
-    def _placed(self, rows: Vectors) -> tuple[Positions, Vectors]:
         turned = self._turn.apply(np.ascontiguousarray(rows))
-        leading = self.means.shape[1]
+        leading = turned.shape[1] - self._held.shape[1]
         near = self._centres.nearest(turned[:, :leading])
         left = turned[:, leading:]
-        left -= self._coded[near]
-        return near, left
+        left -= self._held[near]
+        return near, self.book.codes(left)
 
 
-def _filled(coder: _Coder, blocks: Iterator[Vectors], asked: Vectors) -> Any:
-    """FAISS's index of these rows; `asked` are the (dim, leading + kept) directions of queries."""
-    book, (lists, leading) = coder.book.quantizer, coder.means.shape
+def _filled(coder: _Coder, blocks: Iterator[Vectors], means: Vectors, asked: Vectors) -> Any:
+    """FAISS's index of these rows in lists about (lists, leading) means; `asked` are the
+    (dim, leading + kept) directions of queries.
+    """
+    book, (lists, leading) = coder.book.quantizer, means.shape
     kept = book.d
     quantizer = faiss.IndexFlatIP(kept)
-    quantizer.add(np.pad(coder.means, ((0, 0), (0, kept - leading))))
+    quantizer.add(np.pad(means, ((0, 0), (0, kept - leading))))
     # into lists of plain codes: the packed ones, given their lists, hold nonsense (1.15.1)
     codes: Any = faiss.IndexIVFPQ(quantizer, kept, lists, book.M, 4, faiss.METRIC_INNER_PRODUCT)
     codes.pq, codes.is_trained = book, True
