@@ -84,8 +84,7 @@ class StagedStore(FaissStore):
         self._masked: tuple[Positions, NDArray[np.bool_]] | None = None
         self._filter: tuple[Positions, Vectors | None] | None = None  # the last, and its rows
         self._pages = _Pages(matrix.release, matrix.rows.vectors.nbytes > _STAY)
-        self.paged = index.rounded.rows.nbytes > _ROUNDED_STAY  # what codes choose is mapped anew
-        self._rounded_pages = _Pages(index.release, self.paged)
+        self._rounded_pages = _Pages(index.release, index.rounded.rows.nbytes > _ROUNDED_STAY)
 
     def _nearest(
         self, queries: Vectors, rows: Vectors, k: int, keep: Positions | None
@@ -120,6 +119,11 @@ class StagedStore(FaissStore):
         if "gap" in settings:
             self.first.gap = np.float32(settings["gap"])
         set_up(self.codes, settings)
+
+    @property
+    def paged(self) -> bool:
+        """Whether the pages of rounded rows that codes choose are mapped anew for each query."""
+        return self._rounded_pages.many
 
     def chosen(self, queries: Vectors, count: int) -> Positions:
         """(q, m) positions that codes choose, falling by their scores; -1 where there are fewer."""
